@@ -1,0 +1,58 @@
+namespace Qwen2Quant.Core.Encoding;
+
+/// <summary>The shape of a grid.</summary>
+/// <param name="BlockLength">Values of a row that share parameters.</param>
+/// <param name="SubBlockLength">Values inside a block that share their levels; equal to <paramref name="BlockLength"/> where there are no sub-blocks.</param>
+/// <param name="GranuleLength">Smallest run of values whose codes are chosen independently: 1 for scalar grids.</param>
+/// <param name="CodeCount">Codes of one value: 0 to <paramref name="CodeCount"/> - 1.</param>
+/// <param name="ParameterCount">Floats that describe one block as it is stored.</param>
+public readonly record struct GridShape(int BlockLength, int SubBlockLength, int GranuleLength, int CodeCount, int ParameterCount);
+
+/// <summary>
+/// The values that codes stand for in one sub-block: <c>Origin + Step * code</c>, or <c>Step * Table[code]</c> with an ascending table.
+/// A solver rounds with this alone and never knows the type.
+/// </summary>
+public readonly record struct Levels(float Origin, float Step, int CodeCount, float[]? Table = null)
+{
+    public float Value(int code) => Table is null ? Origin + (Step * code) : Step * Table[code];
+
+    /// <summary>The code whose value is nearest; the lower of two that are equally near. All codes of a zero step mean one value: the middle one is taken.</summary>
+    public int Nearest(float value)
+    {
+        if (Step == 0) return CodeCount / 2;
+        if (Table is null) return (int)Math.Clamp(MathF.Ceiling(((value - Origin) / Step) - 0.5f), 0, CodeCount - 1);
+        int best = 0;
+        for (int code = 1; code < Table.Length; code++)
+        {
+            if (MathF.Abs(Value(code) - value) < MathF.Abs(Value(best) - value)) best = code;
+        }
+
+        return best;
+    }
+}
+
+/// <summary>
+/// What an integer code means. Parameters are floats in their stored precision (halves, 6-bit sub-scales already rounded):
+/// the stored ones are the truth, and codes are chosen under them.
+/// </summary>
+public interface IQuantGrid
+{
+    GridShape Shape { get; }
+
+    /// <summary>Fits the parameters of one block to its values. <paramref name="importance"/> is empty or one weight for each value.</summary>
+    void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters);
+
+    /// <summary>The levels of sub-block <paramref name="subBlock"/> under stored parameters.</summary>
+    Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock);
+}
+
+/// <summary>How codes and parameters of one block lie in its bytes. <c>Pack</c> and <c>Unpack</c> are inverse, exactly.</summary>
+public interface IBlockLayout
+{
+    void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block);
+
+    void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters);
+}
+
+/// <summary>A ggml block type: for these the grid and its one layout share a file.</summary>
+public interface IBlockCodec : IQuantGrid, IBlockLayout;

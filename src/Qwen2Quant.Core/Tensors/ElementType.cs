@@ -1,0 +1,41 @@
+namespace Qwen2Quant.Core.Tensors;
+
+/// <summary>
+/// What a tensor's bytes mean: a descriptor, not an enumeration, so that a new type is its own file and one line of a catalogue.
+/// Values lie in rows; a row is whole blocks back to back.
+/// </summary>
+public abstract class ElementType
+{
+    /// <summary>ggml's spelling where ggml has the type (<c>Q4_K</c>, <c>BF16</c>), else the format's own.</summary>
+    public abstract string Name { get; }
+
+    public abstract int ValuesPerBlock { get; }
+    public abstract int BytesPerBlock { get; }
+
+    public double BitsPerWeight => 8.0 * BytesPerBlock / ValuesPerBlock;
+
+    /// <summary>False for types that are listed and sized only.</summary>
+    public virtual bool CanDecode => true;
+
+    /// <summary>True when <see cref="EncodeRow"/> writes this type.</summary>
+    public virtual bool CanEncode => false;
+
+    /// <summary>True for types whose rows hold block-wise codes under fitted parameters, false for one value at a time.</summary>
+    public bool IsQuantized => ValuesPerBlock > 1;
+
+    /// <summary>Bytes of <paramref name="valueCount"/> values, a multiple of <see cref="ValuesPerBlock"/>.</summary>
+    public long ByteCount(long valueCount) => checked(valueCount / ValuesPerBlock * BytesPerBlock);
+
+    /// <summary>Decodes whole blocks: <paramref name="values"/>.Length is a multiple of <see cref="ValuesPerBlock"/>.</summary>
+    public abstract void Decode(ReadOnlySpan<byte> blocks, Span<float> values);
+
+    /// <summary>
+    /// Encodes one whole row, or whole blocks of it for types whose parameters are block-local.
+    /// <paramref name="importance"/> is empty or one non-negative weight for each value.
+    /// </summary>
+    /// <exception cref="NotSupportedException"><see cref="CanEncode"/> is false.</exception>
+    public virtual void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+        throw new NotSupportedException($"{Name} cannot be written");
+
+    public override string ToString() => Name;
+}
