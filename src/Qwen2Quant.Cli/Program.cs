@@ -1,1 +1,3 @@
-return 0;
+using Qwen2Quant.Cli;
+
+return CommandLineHost.Run(args, Console.Out, Console.Error, Console.IsErrorRedirected);

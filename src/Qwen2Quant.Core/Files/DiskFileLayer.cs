@@ -23,7 +23,26 @@ public sealed class DiskFileLayer : IFileLayer
     }
 
     public IWriteFile Create(string path, long byteLength) =>
-        new DiskWriteFile(path, File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read), byteLength);
+        new DiskWriteFile(path, File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None), byteLength);
+
+    public bool IsInUse(string path)
+    {
+        if (Directory.Exists(path)) return Directory.EnumerateFiles(path).Any(IsInUse);
+        try
+        {
+            // FileShare.None takes an advisory lock, which a live writer holds.
+            if (File.Exists(path)) File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None).Dispose();
+            return false;
+        }
+        catch (FileNotFoundException)
+        {
+            return false;
+        }
+        catch (IOException)
+        {
+            return true;
+        }
+    }
 
     public bool FileExists(string path) => File.Exists(path);
 

@@ -39,6 +39,9 @@ public interface IFileLayer
     /// <summary>Creates a new file of that length; fails when the path exists.</summary>
     IWriteFile Create(string path, long byteLength);
 
+    /// <summary>True when another run holds the file, or a file of the folder, open for writing.</summary>
+    bool IsInUse(string path);
+
     bool FileExists(string path);
     bool DirectoryExists(string path);
 

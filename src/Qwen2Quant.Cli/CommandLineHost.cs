@@ -1,0 +1,105 @@
+using System.CommandLine;
+using System.Runtime.InteropServices;
+using Qwen2Quant.Cli.Verbs;
+using Qwen2Quant.Core.Errors;
+
+namespace Qwen2Quant.Cli;
+
+/// <summary>Parses the command line, runs a verb, and turns whatever happens into an exit code.</summary>
+internal static class CommandLineHost
+{
+    public static int Run(string[] args, TextWriter output, TextWriter error, bool errorRedirected)
+    {
+        CommonOptions options = new();
+        RootCommand root = new("Converts, quantizes and checks Qwen2 models.");
+        options.AddTo(root);
+        using Interruption interruption = new();
+        Host host = new(options, output, error, errorRedirected, interruption);
+        foreach (Func<VerbRunner, Command> create in VerbCatalog.All) root.Subcommands.Add(create(host.Run));
+        HelpWithExamples.Replace(
+            root,
+            "quantize Qwen/Qwen2-0.5B-Instruct --to gguf:Q8_0 --out qwen2-0.5b-Q8_0.gguf --validate builtin:text",
+            "quantize builtin:tiny --to gguf:Q4_0 --out tiny-Q4_0.gguf --validate builtin:text");
+
+        ParseResult parsed = root.Parse(args);
+        InvocationConfiguration configuration = new()
+        {
+            Output = output,
+            Error = error,
+            EnableDefaultExceptionHandler = false,
+            ProcessTerminationTimeout = null,
+        };
+        int code = parsed.Invoke(configuration);
+        return parsed.Errors.Count > 0 ? ExitCodes.Usage : code;
+    }
+
+    private sealed class Host(CommonOptions options, TextWriter output, TextWriter error, bool errorRedirected, Interruption interruption)
+    {
+        public int Run(ParseResult parsed, Func<Session, int> verb)
+        {
+            Session session = new(parsed, options, output, error, errorRedirected, interruption.Token);
+            try
+            {
+                int code = verb(session);
+                session.ShowEvents();
+                return code;
+            }
+            catch (QuantException failure)
+            {
+                session.ShowEvents();
+                error.WriteLine($"error: {failure.Message}");
+                return ExitCodes.Of(failure.Kind);
+            }
+            catch (OperationCanceledException) when (interruption.Signal is { } signal)
+            {
+                error.WriteLine("interrupted: nothing was published");
+                return ExitCodes.SignalBase + signal;
+            }
+            catch (OutOfMemoryException)
+            {
+                error.WriteLine("error: out of memory");
+                return ExitCodes.Resource;
+            }
+            catch (Exception failure)
+            {
+                error.WriteLine($"internal error: {TextEscape.Escape(failure.Message)}");
+                if (session.Verbose) error.WriteLine(failure);
+                else error.WriteLine("--verbose shows where; please report it.");
+                return ExitCodes.InternalError;
+            }
+        }
+    }
+
+    /// <summary>SIGINT and SIGTERM: the first asks the run to stop at the next slab, the second stops at once.</summary>
+    private sealed class Interruption : IDisposable
+    {
+        private const int Interrupt = 2, Terminate = 15;
+        private readonly CancellationTokenSource _source = new();
+        private readonly List<PosixSignalRegistration> _registrations = [];
+
+        public Interruption()
+        {
+            Register(PosixSignal.SIGINT, Interrupt);
+            Register(PosixSignal.SIGTERM, Terminate);
+        }
+
+        public CancellationToken Token => _source.Token;
+
+        /// <summary>Number of the signal that came, if one came.</summary>
+        public int? Signal { get; private set; }
+
+        public void Dispose()
+        {
+            foreach (PosixSignalRegistration registration in _registrations) registration.Dispose();
+            _source.Dispose();
+        }
+
+        private void Register(PosixSignal signal, int number) => _registrations.Add(PosixSignalRegistration.Create(signal, context =>
+        {
+            if (Signal is not null) return;
+            Signal = number;
+            context.Cancel = true;
+            _source.Cancel();
+        }));
+    }
+}

@@ -1,0 +1,44 @@
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Core.Tensors;
+
+namespace Qwen2Quant.Pipeline.Planning;
+
+/// <summary>One output tensor: where it goes and what it is made of.</summary>
+/// <param name="FileIndex">Index into the plan's files.</param>
+/// <param name="Target">Type, shape and offset.</param>
+/// <param name="RequestedType">What the recipe asked for; differs from the target's type after a fallback.</param>
+/// <param name="Parts">Source tensors whose rows, one after the other, are the rows of the output (one, or an expert each).</param>
+public sealed record PlanItem(int FileIndex, PlannedTensor Target, ElementType RequestedType, IReadOnlyList<TensorEntry> Parts)
+{
+    public string Name => Target.Tensor.Name;
+
+    /// <summary>True when the bytes are taken over as they are.</summary>
+    public bool IsCopy => Parts.All(part => ReferenceEquals(part.Type, Target.Tensor.Type));
+}
+
+/// <summary>A small file of an output folder, known at plan time.</summary>
+public sealed record CompanionFile(string Name, byte[] Bytes);
+
+/// <summary>
+/// Everything about an output that can be known without reading a weight: this is what <c>--dry-run</c> prints
+/// and what the runner executes.
+/// </summary>
+public sealed record ConversionPlan
+{
+    /// <summary>Final path of the output.</summary>
+    public required string Target { get; init; }
+
+    public required bool IsFolder { get; init; }
+    public required IReadOnlyList<PlannedFile> Files { get; init; }
+    public required IReadOnlyList<CompanionFile> Companions { get; init; }
+    public required IReadOnlyList<PlanItem> Items { get; init; }
+    public required IReadOnlyList<QuantEvent> Substitutions { get; init; }
+
+    /// <summary>Bytes of all files together.</summary>
+    public long ByteLength => Files.Sum(file => file.ByteLength) + Companions.Sum(file => (long)file.Bytes.Length);
+
+    public long ValueCount => Items.Sum(item => item.Target.Tensor.Shape.ValueCount);
+
+    /// <summary>Bits of tensor data for each weight.</summary>
+    public double BitsPerWeight => 8.0 * Items.Sum(item => item.Target.Tensor.ByteLength) / ValueCount;
+}

@@ -1,0 +1,236 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Tensors;
+
+namespace Qwen2Quant.Pipeline.Publishing;
+
+/// <summary>
+/// An output that does not have its name yet. Everything is written under a temporary name beside the target, flushed,
+/// verified through the public reader, and renamed; a run that ends otherwise leaves nothing under the final name
+/// (write, flush file, rename, flush folder: the sequence that survives a power cut, Pillai et al., OSDI 2014).
+/// </summary>
+public sealed class PendingOutput : IDisposable
+{
+    private const string Suffix = ".partial";
+
+    private readonly IFileLayer _files;
+    private readonly List<IWriteFile> _open = [];
+    private bool _published;
+
+    private PendingOutput(IFileLayer files, string target, bool isFolder)
+    {
+        _files = files;
+        Target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
+        Parent = Path.GetDirectoryName(Target)!;
+        IsFolder = isFolder;
+        TemporaryPath = Path.Combine(Parent, "." + Path.GetFileName(Target) + Suffix);
+    }
+
+    /// <summary>The final path, absolute.</summary>
+    public string Target { get; }
+
+    public bool IsFolder { get; }
+
+    /// <summary>Where the output is until it is published.</summary>
+    public string TemporaryPath { get; }
+
+    private string Parent { get; }
+
+    /// <summary>
+    /// Checks at plan time that the target can be published: its folder exists, it is free or may be replaced, it is none of the
+    /// inputs nor inside or around one, and the disk has room.
+    /// </summary>
+    public static void CheckTarget(IFileLayer files, string target, bool isFolder, bool force, IEnumerable<string> inputPaths, long plannedBytes)
+    {
+        PendingOutput output = new(files, target, isFolder);
+        if (!files.DirectoryExists(output.Parent))
+        {
+            throw Refused("the folder of the output does not exist", output.Parent, "Create it first.");
+        }
+
+        string resolvedTarget = files.ResolveLink(output.Target) ?? output.Target;
+        foreach (string input in inputPaths)
+        {
+            string resolvedInput = files.ResolveLink(Path.GetFullPath(input)) ?? Path.GetFullPath(input);
+            if (IsSameOrInside(resolvedTarget, resolvedInput) || IsSameOrInside(resolvedInput, resolvedTarget))
+            {
+                throw new QuantException(ErrorKind.Usage, "the output would overwrite its own input")
+                {
+                    Path = target,
+                    Found = $"input {input}",
+                    Remedy = "Choose another --out.",
+                };
+            }
+        }
+
+        bool isFile = files.FileExists(output.Target);
+        bool isDirectory = files.DirectoryExists(output.Target);
+        if ((isFile && isFolder) || (isDirectory && !isFolder))
+        {
+            throw new QuantException(ErrorKind.Usage, isFolder ? "a file has the name of the output folder" : "a folder has the name of the output file")
+            {
+                Path = target,
+                Remedy = "Choose another --out.",
+            };
+        }
+
+        if ((isFile || isDirectory) && !force)
+        {
+            throw new QuantException(ErrorKind.Usage, "the output exists") { Path = target, Remedy = "Choose another --out, or pass --force to replace it." };
+        }
+
+        long free = files.FreeBytes(output.Target);
+        if (free < plannedBytes)
+        {
+            throw new QuantException(ErrorKind.Resource, "the disk has too little room for the output")
+            {
+                Path = target,
+                Found = $"{free} bytes free",
+                Expected = $"{plannedBytes} bytes",
+            };
+        }
+    }
+
+    /// <summary>Begins the output; what an earlier, interrupted run left under the temporary name is removed.</summary>
+    public static PendingOutput Begin(IFileLayer files, string target, bool isFolder)
+    {
+        PendingOutput output = new(files, target, isFolder);
+        Guard(output.TemporaryPath, () =>
+        {
+            if (files.IsInUse(output.TemporaryPath))
+            {
+                throw new QuantException(ErrorKind.Busy, "another run is writing this output") { Path = target, Remedy = "Wait for it to end." };
+            }
+
+            files.Delete(output.TemporaryPath);
+            if (isFolder) files.CreateDirectory(output.TemporaryPath);
+        });
+        return output;
+    }
+
+    /// <summary>Where a planned file lies until publication; for a single file the output itself.</summary>
+    public string PathOf(string fileName) => IsFolder ? Path.Combine(TemporaryPath, fileName) : TemporaryPath;
+
+    /// <summary>Creates a planned file with its header written; the caller fills the tensors.</summary>
+    public IWriteFile Create(PlannedFile file)
+    {
+        string path = PathOf(file.Name);
+        return Guard(path, () =>
+        {
+            IWriteFile created = _files.Create(path, file.ByteLength);
+            _open.Add(created);
+            created.Write(0, file.Header);
+            return created;
+        });
+    }
+
+    /// <summary>Writes a small file of an output folder.</summary>
+    public void WriteFile(string fileName, ReadOnlySpan<byte> bytes)
+    {
+        string path = Path.Combine(TemporaryPath, fileName);
+        try
+        {
+            IWriteFile created = _files.Create(path, bytes.Length);
+            _open.Add(created);
+            created.Write(0, bytes);
+        }
+        catch (Exception error) when (IsDiskFailure(error))
+        {
+            throw Failed(path, error);
+        }
+    }
+
+    /// <summary>Flushes and closes every file. An error here is final: a flush is never retried.</summary>
+    public void Flush()
+    {
+        foreach (IWriteFile file in _open) Guard(file.Path, file.FlushToDisk);
+        Close();
+        if (IsFolder) Guard(TemporaryPath, () => _files.FlushDirectory(TemporaryPath));
+    }
+
+    /// <summary>Gives the output its name. Only after <see cref="Flush"/> and verification.</summary>
+    public void Publish()
+    {
+        Guard(Target, () =>
+        {
+            if (IsFolder && _files.DirectoryExists(Target))
+            {
+                string replaced = Path.Combine(Parent, "." + Path.GetFileName(Target) + ".replaced");
+                _files.Delete(replaced);
+                _files.Rename(Target, replaced, overwrite: false);
+                _files.Rename(TemporaryPath, Target, overwrite: false);
+                _published = true;
+                _files.FlushDirectory(Parent);
+                _files.Delete(replaced);
+            }
+            else
+            {
+                _files.Rename(TemporaryPath, Target, overwrite: true);
+                _published = true;
+                _files.FlushDirectory(Parent);
+            }
+        });
+    }
+
+    /// <summary>Publishes one small file (a report) the same way, replacing an older one.</summary>
+    public static void PublishSmallFile(IFileLayer files, string target, ReadOnlyMemory<byte> bytes)
+    {
+        using PendingOutput output = Begin(files, target, isFolder: false);
+        IWriteFile file = output.Create(new PlannedFile(Path.GetFileName(target), bytes.ToArray(), bytes.Length, []));
+        output.Flush();
+        output.Publish();
+    }
+
+    public void Dispose()
+    {
+        Close();
+        if (_published) return;
+        try
+        {
+            _files.Delete(TemporaryPath);
+        }
+        catch (Exception error) when (IsDiskFailure(error))
+        {
+            // The failure that brought us here is the one to report; the next run removes what is left.
+        }
+    }
+
+    /// <summary>True for the exceptions by which the file layer tells that the disk failed.</summary>
+    public static bool IsDiskFailure(Exception error) => error is IOException or UnauthorizedAccessException;
+
+    /// <summary>The typed error for a failed write.</summary>
+    public static QuantException Failed(string path, Exception error) => new(ErrorKind.Resource, $"cannot be written: {error.Message}", error)
+    {
+        Path = path,
+        Remedy = "Nothing was published; the source is untouched.",
+    };
+
+    private void Close()
+    {
+        foreach (IWriteFile file in _open) file.Dispose();
+        _open.Clear();
+    }
+
+    private static bool IsSameOrInside(string path, string container) =>
+        path == container || path.StartsWith(Path.TrimEndingDirectorySeparator(container) + Path.DirectorySeparatorChar, StringComparison.Ordinal);
+
+    private static QuantException Refused(string summary, string path, string remedy) => new(ErrorKind.Resource, summary) { Path = path, Remedy = remedy };
+
+    private static void Guard(string path, Action action) => Guard(path, () =>
+    {
+        action();
+        return true;
+    });
+
+    private static T Guard<T>(string path, Func<T> action)
+    {
+        try
+        {
+            return action();
+        }
+        catch (Exception error) when (IsDiskFailure(error))
+        {
+            throw Failed(path, error);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Planning;
+using Qwen2Quant.Pipeline.Publishing;
+using Qwen2Quant.Quantization;
+
+namespace Qwen2Quant.Pipeline.Running;
+
+/// <summary>
+/// Executes a plan: slabs of rows are read, encoded and written at their planned offsets by several workers.
+/// Slabs are fixed by the shapes alone, so neither the bytes nor the error sums depend on the number of threads,
+/// and memory is a few slabs for each worker, whatever the size of the model.
+/// </summary>
+internal sealed class ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, RunContext context)
+{
+    /// <summary>Source and target bytes of one slab together: large enough that a system call is nothing, small enough for many workers.</summary>
+    private const long SlabBytes = 2 << 20;
+
+    /// <summary>Floats decoded at a time; with their encoded bytes they stay within a core's second-level cache.</summary>
+    private const int ChunkValues = 32 << 10;
+
+    /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one. Returns the error sums of each item.</summary>
+    public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files)
+    {
+        List<Slab> slabs = CutSlabs();
+        ErrorSums[] sums = new ErrorSums[slabs.Count];
+        using IProgressTask progress = context.Progress.Start("Writing", plan.Items.Sum(item => item.Target.Tensor.ByteLength), "B");
+        Workers.Run(context.Threads, slabs.Count, context.Cancellation, () => new Buffers(), (index, buffers) =>
+        {
+            Slab slab = slabs[index];
+            sums[index] = Encode(slab, files[slab.Item.FileIndex], buffers);
+            progress.Advance(slab.TargetBytes);
+        });
+
+        ErrorSums[] byItem = new ErrorSums[plan.Items.Count];
+        for (int index = 0; index < slabs.Count; index++) byItem[slabs[index].ItemIndex] += sums[index];
+        return byItem;
+    }
+
+    private List<Slab> CutSlabs()
+    {
+        List<Slab> slabs = [];
+        for (int itemIndex = 0; itemIndex < plan.Items.Count; itemIndex++)
+        {
+            PlanItem item = plan.Items[itemIndex];
+            long targetOffset = item.Target.ByteOffset;
+            foreach (TensorEntry part in item.Parts)
+            {
+                long rowLength = part.Shape.RowLength;
+                long sourceRowBytes = part.Type.ByteCount(rowLength);
+                long targetRowBytes = item.Target.Tensor.Type.ByteCount(rowLength);
+                long rowsPerSlab = Math.Max(1, SlabBytes / Math.Max(1, sourceRowBytes + targetRowBytes));
+                for (long row = 0; row < part.Shape.RowCount; row += rowsPerSlab)
+                {
+                    int rows = (int)Math.Min(rowsPerSlab, part.Shape.RowCount - row);
+                    slabs.Add(new Slab(itemIndex, item, part, row, rows, targetOffset, rows * targetRowBytes));
+                    targetOffset += rows * targetRowBytes;
+                }
+            }
+        }
+
+        return slabs;
+    }
+
+    private ErrorSums Encode(Slab slab, IWriteFile file, Buffers buffers)
+    {
+        ElementType target = slab.Item.Target.Tensor.Type;
+        int rowLength = checked((int)slab.Part.Shape.RowLength);
+        int sourceRowBytes = checked((int)slab.Part.Type.ByteCount(rowLength));
+        int targetRowBytes = checked((int)target.ByteCount(rowLength));
+        Span<byte> raw = Buffers.Take(ref buffers.Raw, slab.RowCount * sourceRowBytes);
+        source.ReadRaw(slab.Part, slab.FirstRow * sourceRowBytes, raw);
+
+        bool isCopy = slab.Item.IsCopy;
+        Span<byte> encoded = isCopy ? raw : Buffers.Take(ref buffers.Encoded, slab.RowCount * targetRowBytes);
+        int rowsPerChunk = Math.Clamp(ChunkValues / rowLength, 1, slab.RowCount);
+        Span<float> values = Buffers.Take(ref buffers.Values, rowsPerChunk * rowLength);
+        ErrorSums sums = default;
+        for (int row = 0; row < slab.RowCount; row += rowsPerChunk)
+        {
+            int rows = Math.Min(rowsPerChunk, slab.RowCount - row);
+            Span<float> chunk = values[..(rows * rowLength)];
+            slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
+            RequireFinite(slab, row, rowLength, chunk);
+            if (!isCopy) sums += solver.EncodeRows(target, chunk, rowLength, default, encoded.Slice(row * targetRowBytes, rows * targetRowBytes));
+        }
+
+        try
+        {
+            file.Write(slab.TargetOffset, encoded);
+        }
+        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        {
+            throw PendingOutput.Failed(plan.Target, error);
+        }
+
+        return sums;
+    }
+
+    private static void RequireFinite(Slab slab, int row, int rowLength, ReadOnlySpan<float> chunk)
+    {
+        int index = FiniteCheck.FindNonFinite(chunk);
+        if (index < 0) return;
+        throw new QuantException(ErrorKind.Numeric, "a weight is not finite")
+        {
+            Rule = PipelineRules.FiniteWeights,
+            Tensor = slab.Part.Name,
+            Found = $"{chunk[index]} in row {slab.FirstRow + row + (index / rowLength)}, column {index % rowLength}",
+            Remedy = "The checkpoint is damaged; download it again.",
+        };
+    }
+
+    private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, long FirstRow, int RowCount, long TargetOffset, long TargetBytes);
+
+    /// <summary>What one worker keeps from slab to slab.</summary>
+    private sealed class Buffers
+    {
+        public byte[] Raw = [];
+        public byte[] Encoded = [];
+        public float[] Values = [];
+
+        public static Span<T> Take<T>(ref T[] buffer, int length)
+        {
+            if (buffer.Length < length) buffer = GC.AllocateUninitializedArray<T>(length);
+            return buffer.AsSpan(0, length);
+        }
+    }
+}
