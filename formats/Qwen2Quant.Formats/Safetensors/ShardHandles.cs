@@ -1,0 +1,131 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+
+namespace Qwen2Quant.Formats.Safetensors;
+
+/// <summary>
+/// Positional reads over many files with few descriptors: a file is opened when it is needed, and the one that rested longest is
+/// closed for it. Thread-safe; a file that was replaced between two openings is refused.
+/// </summary>
+internal sealed class ShardHandles : IDisposable
+{
+    /// <summary>Few enough for a descriptor limit of 64, of which the runtime takes about thirty.</summary>
+    public const int MostOpen = 8;
+
+    private readonly Lock _gate = new();
+    private readonly IFileLayer _files;
+    private readonly Shard[] _shards;
+    private readonly SemaphoreSlim _readers = new(MostOpen);
+    private int _openCount;
+    private long _clock;
+    private bool _disposed;
+
+    public ShardHandles(IFileLayer files, IEnumerable<string> paths)
+    {
+        _files = files;
+        _shards = [.. paths.Select(path => new Shard(path, FileOpening.Identify(files, path)))];
+    }
+
+    private sealed class Shard(string path, FileIdentity identity)
+    {
+        public string Path { get; } = path;
+        public FileIdentity Identity { get; } = identity;
+        public IReadFile? File { get; set; }
+        public int Readers { get; set; }
+        public long LastUse { get; set; }
+    }
+
+    /// <summary>Calls <paramref name="use"/> with the open file; it stays open until the call returns.</summary>
+    public T Use<T>(int shard, Func<IReadFile, T> use)
+    {
+        IReadFile file = Acquire(shard);
+        try
+        {
+            return use(file);
+        }
+        finally
+        {
+            Release(shard);
+        }
+    }
+
+    public void Read(int shard, long byteOffset, Span<byte> destination)
+    {
+        IReadFile file = Acquire(shard);
+        try
+        {
+            file.ReadExactly(byteOffset, destination);
+        }
+        finally
+        {
+            Release(shard);
+        }
+    }
+
+    public void Dispose()
+    {
+        lock (_gate)
+        {
+            _disposed = true;
+            foreach (Shard shard in _shards) Close(shard);
+        }
+    }
+
+    // At most MostOpen readers are inside, so one of MostOpen open files is always at rest when another must be opened.
+    private IReadFile Acquire(int index)
+    {
+        _readers.Wait();
+        try
+        {
+            lock (_gate)
+            {
+                ObjectDisposedException.ThrowIf(_disposed, this);
+                Shard shard = _shards[index];
+                shard.File ??= OpenInPlaceOfAnother(shard);
+                shard.Readers++;
+                shard.LastUse = ++_clock;
+                return shard.File;
+            }
+        }
+        catch
+        {
+            _readers.Release();
+            throw;
+        }
+    }
+
+    private void Release(int index)
+    {
+        lock (_gate) _shards[index].Readers--;
+        _readers.Release();
+    }
+
+    private IReadFile OpenInPlaceOfAnother(Shard shard)
+    {
+        if (_openCount == MostOpen) Close(_shards.Where(static other => other.File is not null && other.Readers == 0).MinBy(static other => other.LastUse)!);
+        FileIdentity identity = FileOpening.Identify(_files, shard.Path);
+        if (identity != shard.Identity)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, "the file changed while it was in use")
+            {
+                Rule = WeightFileRules.FileUnchanged,
+                Path = shard.Path,
+                Found = $"{identity.Length} bytes of {identity.LastWriteUtc:O}",
+                Expected = $"{shard.Identity.Length} bytes of {shard.Identity.LastWriteUtc:O}",
+                Remedy = "Make sure that nothing writes to the model, and start again.",
+            };
+        }
+
+        IReadFile file = FileOpening.OpenRead(_files, shard.Path);
+        _openCount++;
+        return file;
+    }
+
+    private void Close(Shard shard)
+    {
+        if (shard.File is null) return;
+        shard.File.Dispose();
+        shard.File = null;
+        _openCount--;
+    }
+}
