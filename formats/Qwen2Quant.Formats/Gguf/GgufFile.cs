@@ -107,7 +107,7 @@ public sealed class GgufFile : ITensorSource
         }
     }
 
-    private static IReadOnlyList<GgufPart> ReadParts(IFileLayer files, string path, ReadOptions options, List<IReadFile> opened)
+    private static List<GgufPart> ReadParts(IFileLayer files, string path, ReadOptions options, List<IReadFile> opened)
     {
         IReadFile file = OpenFile(files, path);
         opened.Add(file);
