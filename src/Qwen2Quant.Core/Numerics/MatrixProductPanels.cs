@@ -1,0 +1,96 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
+
+namespace Qwen2Quant.Core.Numerics;
+
+/// <summary>
+/// The right operand of <see cref="MatrixProduct"/>, a matrix of <see cref="ColumnCount"/> output channels by <see cref="Depth"/> inputs
+/// kept as panels of <see cref="MatrixProduct.PanelWidth"/> channels: panel, then input, then channel. Channels beyond the last are zero.
+/// </summary>
+public sealed unsafe class MatrixProductPanels
+{
+    private readonly float[] _storage;
+    private readonly float* _first;
+
+    public MatrixProductPanels(int columnCount, int depth)
+    {
+        ColumnCount = columnCount;
+        Depth = depth;
+        _storage = AllocateAligned(FloatCount(columnCount, depth), out _first);
+    }
+
+    /// <summary>Output channels.</summary>
+    public int ColumnCount { get; }
+
+    /// <summary>Values of one channel.</summary>
+    public int Depth { get; }
+
+    /// <summary>Floats from one panel to the next.</summary>
+    public long PanelStride => (long)Depth * MatrixProduct.PanelWidth;
+
+    /// <summary>First float of the first panel, at a multiple of 64 bytes; valid while this object is.</summary>
+    public float* Pointer => _first;
+
+    /// <summary>Floats of storage that a matrix takes.</summary>
+    public static long FloatCount(long columnCount, long depth) =>
+        checked((columnCount + MatrixProduct.PanelWidth - 1) / MatrixProduct.PanelWidth * MatrixProduct.PanelWidth * depth);
+
+    /// <summary>Zeroed floats that do not move, starting at a multiple of 64 bytes; valid while the array is referenced.</summary>
+    public static float[] AllocateAligned(long floatCount, out float* first)
+    {
+        float[] storage = GC.AllocateArray<float>(checked((int)(floatCount + 16)), pinned: true);
+        nuint address = (nuint)Unsafe.AsPointer(ref MemoryMarshal.GetArrayDataReference(storage));
+        first = (float*)((address + 63) & ~(nuint)63);
+        return storage;
+    }
+
+    /// <summary>Sets channels <paramref name="firstColumn"/> and on from <paramref name="rows"/>, row-major, <see cref="Depth"/> floats each.</summary>
+    public void Pack(ReadOnlySpan<float> rows, int firstColumn)
+    {
+        int rowCount = Depth == 0 ? 0 : rows.Length / Depth;
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((long)firstColumn + rowCount, ColumnCount, nameof(firstColumn));
+        fixed (float* source = rows)
+        {
+            int row = 0;
+            while (row < rowCount)
+            {
+                int column = firstColumn + row;
+                float* destination = Column(column);
+                bool four = rowCount - row >= 4 && column % 4 == 0;
+                if (four) PackFour(source + ((long)row * Depth), destination);
+                else PackOne(source + ((long)row * Depth), destination);
+                row += four ? 4 : 1;
+            }
+        }
+
+        GC.KeepAlive(_storage);
+    }
+
+    /// <summary>Channel <paramref name="column"/> as it was packed.</summary>
+    public void CopyColumn(int column, Span<float> destination)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)column, (uint)ColumnCount, nameof(column));
+        float* source = Column(column);
+        for (int k = 0; k < Depth; k++) destination[k] = source[(long)k * MatrixProduct.PanelWidth];
+        GC.KeepAlive(_storage);
+    }
+
+    private float* Column(int column) =>
+        _first + (column / MatrixProduct.PanelWidth * PanelStride) + (column % MatrixProduct.PanelWidth);
+
+    private void PackOne(float* row, float* destination)
+    {
+        for (int k = 0; k < Depth; k++) destination[(long)k * MatrixProduct.PanelWidth] = row[k];
+    }
+
+    private void PackFour(float* rows, float* destination)
+    {
+        float* r0 = rows, r1 = r0 + Depth, r2 = r1 + Depth, r3 = r2 + Depth;
+        for (int k = 0; k < Depth; k++)
+        {
+            Vector128.Create(r0[k], r1[k], r2[k], r3[k]).Store(destination);
+            destination += MatrixProduct.PanelWidth;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+using System.Text.Json;
+using Qwen2Quant.Core;
+using Qwen2Quant.Core.Errors;
+
+namespace Qwen2Quant.Model;
+
+/// <summary>One JSON object from a file, read strictly: rule HF-69.</summary>
+internal sealed class StrictJson
+{
+    private readonly JsonElement _object;
+    private readonly string _path;
+    private readonly string _prefix;
+
+    private StrictJson(JsonElement element, string path, string prefix)
+    {
+        _object = element;
+        _path = path;
+        _prefix = prefix;
+    }
+
+    public IEnumerable<string> Keys => _object.EnumerateObject().Select(property => property.Name);
+
+    /// <exception cref="QuantException">HF-69.</exception>
+    public static StrictJson Parse(ReadOnlySpan<byte> utf8, string path, Limits limits)
+    {
+        if (utf8.Length > limits.JsonFileBytes)
+        {
+            throw new QuantException(ErrorKind.Resource, "the file is too large")
+            {
+                Rule = ModelRules.Json, Path = path, Found = $"{utf8.Length} bytes", Expected = $"at most {limits.JsonFileBytes}",
+            };
+        }
+
+        try
+        {
+            CheckKeys(utf8, path, limits.JsonDepth);
+            Utf8JsonReader reader = new(utf8, new JsonReaderOptions { MaxDepth = limits.JsonDepth });
+            JsonElement root = JsonElement.ParseValue(ref reader);
+            if (root.ValueKind == JsonValueKind.Object) return new StrictJson(root, path, "");
+            throw new QuantException(ErrorKind.InvalidInput, "not a JSON object") { Rule = ModelRules.Json, Path = path, Found = root.ValueKind.ToString() };
+        }
+        catch (JsonException error)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, $"not strict JSON (line {error.LineNumber + 1})", error)
+            {
+                Rule = ModelRules.Json, Path = path, Found = error.Message,
+            };
+        }
+        catch (InvalidOperationException error)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, "a string is not valid Unicode", error) { Rule = ModelRules.Json, Path = path };
+        }
+    }
+
+    public bool Has(string key) => TryGet(key, out _);
+
+    public int Integer(string key, int fallback) => OptionalInteger(key) ?? fallback;
+
+    public int? OptionalInteger(string key)
+    {
+        if (!TryGet(key, out JsonElement value)) return null;
+        if (value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out int number)) return number;
+        throw Wrong(key, value, "an integer of 32 bits");
+    }
+
+    public double Number(string key, double fallback) => OptionalNumber(key) ?? fallback;
+
+    public double? OptionalNumber(string key)
+    {
+        if (!TryGet(key, out JsonElement value)) return null;
+        if (value.ValueKind == JsonValueKind.Number && value.TryGetDouble(out double number) && double.IsFinite(number)) return number;
+        throw Wrong(key, value, "a finite number");
+    }
+
+    public bool Boolean(string key, bool fallback) => OptionalBoolean(key) ?? fallback;
+
+    public bool? OptionalBoolean(string key)
+    {
+        if (!TryGet(key, out JsonElement value)) return null;
+        if (value.ValueKind is JsonValueKind.True or JsonValueKind.False) return value.GetBoolean();
+        throw Wrong(key, value, "true or false");
+    }
+
+    public string? Text(string key)
+    {
+        if (!TryGet(key, out JsonElement value)) return null;
+        if (value.ValueKind == JsonValueKind.String) return value.GetString();
+        throw Wrong(key, value, "a string");
+    }
+
+    public StrictJson? Object(string key)
+    {
+        if (!TryGet(key, out JsonElement value)) return null;
+        if (value.ValueKind == JsonValueKind.Object) return new StrictJson(value, _path, $"{_prefix}{key}.");
+        throw Wrong(key, value, "an object");
+    }
+
+    public IReadOnlyList<string>? Texts(string key) =>
+        List(key, "a list of strings", static item => item.ValueKind == JsonValueKind.String ? item.GetString() : null);
+
+    /// <summary>A list of integers; a single integer is a list of one.</summary>
+    public IReadOnlyList<int>? Integers(string key)
+    {
+        if (TryGet(key, out JsonElement value) && value.ValueKind == JsonValueKind.Number) return [Integer(key, 0)];
+        return List(key, "an integer of 32 bits or a list of them", static item =>
+            item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out int number) ? number.ToString(System.Globalization.CultureInfo.InvariantCulture) : null)
+            ?.Select(text => int.Parse(text, System.Globalization.CultureInfo.InvariantCulture)).ToArray();
+    }
+
+    private string[]? List(string key, string expected, Func<JsonElement, string?> read)
+    {
+        if (!TryGet(key, out JsonElement value)) return null;
+        if (value.ValueKind != JsonValueKind.Array) throw Wrong(key, value, expected);
+        return [.. value.EnumerateArray().Select(item => read(item) ?? throw Wrong(key, value, expected))];
+    }
+
+    // null means what an absent key means, as in the classes of Transformers.
+    private bool TryGet(string key, out JsonElement value) => _object.TryGetProperty(key, out value) && value.ValueKind != JsonValueKind.Null;
+
+    private QuantException Wrong(string key, JsonElement value, string expected) => new(ErrorKind.InvalidInput, "wrong value of key")
+    {
+        Rule = ModelRules.Json, Path = _path, Tensor = _prefix + key, Found = value.GetRawText(), Expected = expected,
+    };
+
+    private static void CheckKeys(ReadOnlySpan<byte> utf8, string path, int depth)
+    {
+        Utf8JsonReader reader = new(utf8, new JsonReaderOptions { MaxDepth = depth });
+        Stack<HashSet<string>> open = new();
+        while (reader.Read())
+        {
+            if (reader.TokenType == JsonTokenType.StartObject) open.Push(new HashSet<string>(StringComparer.Ordinal));
+            else if (reader.TokenType == JsonTokenType.EndObject) open.Pop();
+            else if (reader.TokenType == JsonTokenType.String) reader.GetString();
+            else if (reader.TokenType == JsonTokenType.PropertyName && !open.Peek().Add(reader.GetString()!))
+            {
+                throw new QuantException(ErrorKind.InvalidInput, "a key occurs twice")
+                {
+                    Rule = ModelRules.Json, Path = path, Tensor = reader.GetString(), ByteOffset = reader.TokenStartIndex,
+                };
+            }
+        }
+    }
+}
