@@ -1,0 +1,18 @@
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Running;
+
+namespace Qwen2Quant.Validation;
+
+/// <summary>How a measurement runs; nothing here changes its result.</summary>
+public sealed record RunOptions
+{
+    /// <summary>Threads that work on rows of logits; the model has its own.</summary>
+    public int Threads { get; init; } = Environment.ProcessorCount;
+
+    /// <summary>Bytes of logits held at a time for each model; one row at least.</summary>
+    public long LogitBytes { get; init; } = 32 << 20;
+
+    public IProgressSink Progress { get; init; } = NoProgress.Instance;
+
+    internal SimdLevel Level { get; init; } = Simd.Level;
+}
