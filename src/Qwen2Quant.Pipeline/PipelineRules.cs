@@ -14,12 +14,11 @@ public static class PipelineRules
     public static readonly Rule ModelId = new("HF-65", "a model id is org/name");
     public static readonly Rule SourceNotQuantized = new("HF-74", "the source is not quantized already, unless that is allowed");
     public static readonly Rule RegularFiles = new("HF-76", "inputs are regular files with usable names");
-    public static readonly Rule UnchangedSource = new("HF-77", "the source does not change while it is read");
     public static readonly Rule FiniteWeights = new("NU-79", "weights are finite");
 
     public static IReadOnlyList<Rule> All { get; } =
     [
         Architecture, MetadataAgrees, VocabularyAgrees, CacheLinks, CacheRevision, DownloadFinished, ModelId, SourceNotQuantized,
-        RegularFiles, UnchangedSource, FiniteWeights,
+        RegularFiles, FiniteWeights,
     ];
 }

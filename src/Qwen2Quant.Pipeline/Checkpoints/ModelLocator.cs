@@ -18,7 +18,7 @@ public enum ModelKind
 }
 
 /// <param name="Kind">Kind of the location.</param>
-/// <param name="Path">Folder or file; for a built-in model its name.</param>
+/// <param name="Path">Folder or file; for a built-in model its whole name.</param>
 /// <param name="DisplayName">Name of the model as a person would call it.</param>
 public sealed record ModelLocation(ModelKind Kind, string Path, string DisplayName);
 
@@ -51,12 +51,11 @@ public static class ModelLocator
 
     private static ModelLocation LocateBuiltIn(string model)
     {
-        string name = model[BuiltInPrefix.Length..];
-        if (BuiltInModels.Names.Contains(name)) return new ModelLocation(ModelKind.BuiltIn, name, "tiny-qwen2");
+        if (BuiltInModels.Names.Contains(model)) return new ModelLocation(ModelKind.BuiltIn, model, model[BuiltInPrefix.Length..] + "-qwen2");
         throw new QuantException(ErrorKind.Usage, "there is no such built-in model")
         {
             Found = model,
-            Expected = string.Join(", ", BuiltInModels.Names.Select(known => BuiltInPrefix + known)),
+            Expected = string.Join(", ", BuiltInModels.Names),
         };
     }
 

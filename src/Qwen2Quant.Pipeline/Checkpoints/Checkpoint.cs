@@ -1,0 +1,170 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Safetensors;
+using Qwen2Quant.Model;
+using Qwen2Quant.Model.Tokenization;
+using Qwen2Quant.Pipeline.Publishing;
+using Qwen2Quant.Pipeline.Running;
+
+namespace Qwen2Quant.Pipeline.Checkpoints;
+
+/// <summary>
+/// An opened model, whatever its container: configuration, tokenizer, and its tensors in two views.
+/// Opening reads headers only.
+/// </summary>
+public sealed class Checkpoint : IDisposable
+{
+    private readonly IFileLayer _files;
+    private readonly Lazy<TokenizerDefinition> _tokenizer;
+    private readonly Dictionary<string, FileIdentity> _identities;
+
+    private Checkpoint(ModelLocation location, IFileLayer files, IReadOnlyList<string> weightPaths, Qwen2Config config, ITensorSource raw, CanonicalView view, Func<TokenizerDefinition> loadTokenizer)
+    {
+        Location = location;
+        _files = files;
+        Config = config;
+        Raw = raw;
+        Tensors = view;
+        WeightPaths = weightPaths;
+        _tokenizer = new Lazy<TokenizerDefinition>(loadTokenizer);
+        _identities = weightPaths.ToDictionary(path => path, files.Identify, StringComparer.Ordinal);
+    }
+
+    public ModelLocation Location { get; }
+
+    public Qwen2Config Config { get; }
+
+    /// <summary>Tensors as the container has them.</summary>
+    public ITensorSource Raw { get; }
+
+    /// <summary>Tensors under Hugging Face's names, experts separate.</summary>
+    public CanonicalView Tensors { get; }
+
+    /// <summary>The files that hold weights.</summary>
+    public IReadOnlyList<string> WeightPaths { get; }
+
+    /// <summary>The GGUF file, when the model is one.</summary>
+    public GgufFile? Gguf => Raw as GgufFile;
+
+    /// <summary>generation_config.json, where there is one.</summary>
+    public GenerationConfig? Generation { get; private init; }
+
+    /// <summary>Small files of the folder that belong into every output: tokenizer, generation settings, licence.</summary>
+    public IReadOnlyList<string> CompanionNames { get; private init; } = [];
+
+    /// <summary>The tokenizer; read on first use, since only some verbs need it.</summary>
+    public TokenizerDefinition Tokenizer => _tokenizer.Value;
+
+    /// <summary>True when a tensor is stored in a quantized type.</summary>
+    public bool IsQuantized => Raw.Tensors.Any(entry => entry.Type.IsQuantized);
+
+    /// <summary>What the container is, for people.</summary>
+    public string ContainerName => Gguf is { } gguf
+        ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"
+        : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}";
+
+    /// <summary>Finds and opens a model; all rules of its headers, configuration and tensor list are checked.</summary>
+    public static Checkpoint Open(string model, RunContext context)
+    {
+        ModelLocation location = ModelLocator.Locate(context.Files, model);
+        IFileLayer files = location.Kind == ModelKind.BuiltIn ? BuiltInModels.Instance : context.Files;
+        try
+        {
+            return location.Kind == ModelKind.Gguf ? OpenGguf(location, files, context) : OpenFolder(location, files, context);
+        }
+        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        {
+            throw new QuantException(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = location.Path };
+        }
+    }
+
+    /// <summary>A companion file's bytes, or null when the model has none of that name.</summary>
+    public byte[]? ReadCompanion(string name, RunContext context)
+    {
+        string path = Path.Combine(Location.Path, name);
+        return _files.FileExists(path) ? _files.ReadAllBytes(path, context.Limits.JsonFileBytes) : null;
+    }
+
+    /// <summary>Refuses a source that was changed since it was opened.</summary>
+    public void RequireUnchanged()
+    {
+        foreach ((string path, FileIdentity before) in _identities)
+        {
+            if (_files.Identify(path) == before) continue;
+            throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read")
+            {
+                Rule = WeightFileRules.FileUnchanged,
+                Path = path,
+                Remedy = "Run again when nothing writes to it.",
+            };
+        }
+    }
+
+    public void Dispose() => Tensors.Dispose();
+
+    private static Checkpoint OpenFolder(ModelLocation location, IFileLayer files, RunContext context)
+    {
+        string folder = location.Path;
+        string configPath = Path.Combine(folder, "config.json");
+        IReadOnlyList<string> names = files.List(folder);
+        if (!names.Contains("config.json"))
+        {
+            string? gguf = names.FirstOrDefault(name => name.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase));
+            throw new QuantException(ErrorKind.InvalidInput, "the folder has no config.json")
+            {
+                Rule = ModelRules.Json,
+                Path = folder,
+                Remedy = gguf is null ? "Name the folder of a Hugging Face checkpoint." : $"Name the GGUF file itself: {Path.Combine(folder, gguf)}.",
+            };
+        }
+
+        byte[] configJson = files.ReadAllBytes(configPath, context.Limits.JsonFileBytes);
+        Qwen2Config config = Qwen2Config.ParseJson(configJson, configPath, context.Limits);
+        string generationPath = Path.Combine(folder, "generation_config.json");
+        GenerationConfig? generation = names.Contains("generation_config.json")
+            ? GenerationConfig.ParseJson(files.ReadAllBytes(generationPath, context.Limits.JsonFileBytes), generationPath, context.Limits)
+            : null;
+        SafetensorsCheckpoint weights = SafetensorsCheckpoint.Open(files, folder, context.ReadOptions);
+        return Canonical(weights, config, folder, view => new Checkpoint(
+            location, files, [.. weights.Files.Select(file => file.Path)], config, weights, view,
+            () => TokenizerFolder.Load(files, folder, context.Limits).WithFallbackIds(config.EosTokenIds.Count > 0 ? config.EosTokenIds[0] : null, config.PadTokenId, config.BosTokenId))
+        {
+            Generation = generation,
+            CompanionNames = [.. names.Where(CompanionFiles.IsCompanion)],
+        });
+    }
+
+    private static Checkpoint OpenGguf(ModelLocation location, IFileLayer files, RunContext context)
+    {
+        GgufFile gguf = GgufFile.Open(files, location.Path, context.ReadOptions);
+        Qwen2Config config;
+        try
+        {
+            config = GgufModelMetadata.ReadConfig(gguf.Metadata, gguf, location.Path);
+        }
+        catch
+        {
+            gguf.Dispose();
+            throw;
+        }
+
+        return Canonical(gguf, config, location.Path, view => new Checkpoint(
+            location, files, [.. gguf.Parts.Select(part => part.Path)], config, gguf, view,
+            () => GgufTokenizerMetadata.Read(gguf.Metadata, config.VocabSize, location.Path)));
+    }
+
+    private static Checkpoint Canonical(ITensorSource source, Qwen2Config config, string path, Func<CanonicalView, Checkpoint> create)
+    {
+        try
+        {
+            return create(CanonicalView.Over(source, TensorCatalogue.For(config), path));
+        }
+        catch
+        {
+            source.Dispose();
+            throw;
+        }
+    }
+}
