@@ -32,7 +32,8 @@ public sealed record ConversionPlan
     public required IReadOnlyList<PlannedFile> Files { get; init; }
     public required IReadOnlyList<CompanionFile> Companions { get; init; }
     public required IReadOnlyList<PlanItem> Items { get; init; }
-    public required IReadOnlyList<QuantEvent> Substitutions { get; init; }
+    /// <summary>Substitutions and whatever else differs from what was asked.</summary>
+    public required IReadOnlyList<QuantEvent> Events { get; init; }
 
     /// <summary>Bytes of all files together.</summary>
     public long ByteLength => Files.Sum(file => file.ByteLength) + Companions.Sum(file => (long)file.Bytes.Length);

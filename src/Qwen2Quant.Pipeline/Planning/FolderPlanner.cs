@@ -54,7 +54,7 @@ internal static class FolderPlanner
             Files = plan.Files,
             Companions = companions,
             Items = items,
-            Substitutions = [],
+            Events = [],
         };
     }
 

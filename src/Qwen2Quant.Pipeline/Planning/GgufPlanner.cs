@@ -121,7 +121,7 @@ internal static class GgufPlanner
             Files = [file],
             Companions = [],
             Items = [.. items.Zip(file.Tensors, (item, planned) => item with { Target = planned })],
-            Substitutions = events,
+            Events = events,
         };
     }
 }

@@ -1,3 +1,4 @@
+using System.IO.Hashing;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Numerics;
@@ -14,7 +15,7 @@ namespace Qwen2Quant.Pipeline.Running;
 /// Slabs are fixed by the shapes alone, so neither the bytes nor the error sums depend on the number of threads,
 /// and memory is a few slabs for each worker, whatever the size of the model.
 /// </summary>
-internal sealed class ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, RunContext context)
+internal sealed class ConversionRunner
 {
     /// <summary>Source and target bytes of one slab together: large enough that a system call is nothing, small enough for many workers.</summary>
     private const long SlabBytes = 2 << 20;
@@ -22,25 +23,57 @@ internal sealed class ConversionRunner(ITensorSource source, ConversionPlan plan
     /// <summary>Floats decoded at a time; with their encoded bytes they stay within a core's second-level cache.</summary>
     private const int ChunkValues = 32 << 10;
 
+    private readonly ITensorSource _source;
+    private readonly ConversionPlan _plan;
+    private readonly ISolver _solver;
+    private readonly RunContext _context;
+    private readonly List<Slab> _slabs;
+    private readonly ulong[] _hashes;
+
+    public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, RunContext context)
+    {
+        _source = source;
+        _plan = plan;
+        _solver = solver;
+        _context = context;
+        _slabs = CutSlabs(plan);
+        _hashes = new ulong[_slabs.Count];
+    }
+
     /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one. Returns the error sums of each item.</summary>
     public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files)
     {
-        List<Slab> slabs = CutSlabs();
-        ErrorSums[] sums = new ErrorSums[slabs.Count];
-        using IProgressTask progress = context.Progress.Start("Writing", plan.Items.Sum(item => item.Target.Tensor.ByteLength), "B");
-        Workers.Run(context.Threads, slabs.Count, context.Cancellation, () => new Buffers(), (index, buffers) =>
+        ErrorSums[] sums = new ErrorSums[_slabs.Count];
+        using IProgressTask progress = _context.Progress.Start("Writing", _plan.Items.Sum(item => item.Target.Tensor.ByteLength), "B");
+        Workers.Run(_context.Threads, _slabs.Count, _context.Cancellation, () => new Buffers(), (index, buffers) =>
         {
-            Slab slab = slabs[index];
-            sums[index] = Encode(slab, files[slab.Item.FileIndex], buffers);
+            Slab slab = _slabs[index];
+            sums[index] = Encode(slab, index, files[slab.Item.FileIndex], buffers);
             progress.Advance(slab.TargetBytes);
         });
 
-        ErrorSums[] byItem = new ErrorSums[plan.Items.Count];
-        for (int index = 0; index < slabs.Count; index++) byItem[slabs[index].ItemIndex] += sums[index];
+        ErrorSums[] byItem = new ErrorSums[_plan.Items.Count];
+        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex] += sums[index];
         return byItem;
     }
 
-    private List<Slab> CutSlabs()
+    /// <summary>Reads every slab back through the public reader and compares it with what was meant to be written.</summary>
+    public void Verify(ITensorSource output) => Workers.Run(_context.Threads, _slabs.Count, _context.Cancellation, () => new Buffers(), (index, buffers) =>
+    {
+        Slab slab = _slabs[index];
+        Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
+        output.ReadRaw(output.Find(slab.Item.Name)!, slab.TargetOffset - slab.Item.Target.ByteOffset, stored);
+        if (XxHash3.HashToUInt64(stored) == _hashes[index]) return;
+        throw new QuantException(ErrorKind.Verification, "the output does not hold what was written")
+        {
+            Path = _plan.Target,
+            Tensor = slab.Item.Name,
+            ByteOffset = slab.TargetOffset,
+            Remedy = "Check the disk.",
+        };
+    });
+
+    private static List<Slab> CutSlabs(ConversionPlan plan)
     {
         List<Slab> slabs = [];
         for (int itemIndex = 0; itemIndex < plan.Items.Count; itemIndex++)
@@ -65,14 +98,14 @@ internal sealed class ConversionRunner(ITensorSource source, ConversionPlan plan
         return slabs;
     }
 
-    private ErrorSums Encode(Slab slab, IWriteFile file, Buffers buffers)
+    private ErrorSums Encode(Slab slab, int index, IWriteFile file, Buffers buffers)
     {
         ElementType target = slab.Item.Target.Tensor.Type;
         int rowLength = checked((int)slab.Part.Shape.RowLength);
         int sourceRowBytes = checked((int)slab.Part.Type.ByteCount(rowLength));
         int targetRowBytes = checked((int)target.ByteCount(rowLength));
         Span<byte> raw = Buffers.Take(ref buffers.Raw, slab.RowCount * sourceRowBytes);
-        source.ReadRaw(slab.Part, slab.FirstRow * sourceRowBytes, raw);
+        _source.ReadRaw(slab.Part, slab.FirstRow * sourceRowBytes, raw);
 
         bool isCopy = slab.Item.IsCopy;
         Span<byte> encoded = isCopy ? raw : Buffers.Take(ref buffers.Encoded, slab.RowCount * targetRowBytes);
@@ -85,16 +118,17 @@ internal sealed class ConversionRunner(ITensorSource source, ConversionPlan plan
             Span<float> chunk = values[..(rows * rowLength)];
             slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
             RequireFinite(slab, row, rowLength, chunk);
-            if (!isCopy) sums += solver.EncodeRows(target, chunk, rowLength, default, encoded.Slice(row * targetRowBytes, rows * targetRowBytes));
+            if (!isCopy) sums += _solver.EncodeRows(target, chunk, rowLength, default, encoded.Slice(row * targetRowBytes, rows * targetRowBytes));
         }
 
+        _hashes[index] = XxHash3.HashToUInt64(encoded);
         try
         {
             file.Write(slab.TargetOffset, encoded);
         }
         catch (Exception error) when (PendingOutput.IsDiskFailure(error))
         {
-            throw PendingOutput.Failed(plan.Target, error);
+            throw PendingOutput.Failed(_plan.Target, error);
         }
 
         return sums;

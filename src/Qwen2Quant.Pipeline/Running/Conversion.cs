@@ -1,0 +1,116 @@
+using System.Diagnostics;
+using System.Reflection;
+using System.Text.Json;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Planning;
+using Qwen2Quant.Pipeline.Publishing;
+using Qwen2Quant.Pipeline.Reports;
+using Qwen2Quant.Quantization;
+
+namespace Qwen2Quant.Pipeline.Running;
+
+/// <summary>How a conversion may go about its output.</summary>
+/// <param name="Force">Replaces an existing output.</param>
+/// <param name="Strict">Refuses a plan with substitutions.</param>
+/// <param name="DryRun">Plans and checks only.</param>
+public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false);
+
+/// <summary>Runs a planned conversion from the opened source to the published, verified output.</summary>
+public sealed class Conversion(Checkpoint source, ConversionPlan plan, ConversionOptions options, RunContext context)
+{
+    private readonly Stopwatch _watch = Stopwatch.StartNew();
+
+    /// <summary>Version of this program, as outputs and reports name it.</summary>
+    public static string Version { get; } =
+        typeof(Conversion).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0];
+
+    /// <summary>Path of the report of an output.</summary>
+    public static string ReportPath(ConversionPlan plan) =>
+        plan.IsFolder ? Path.Combine(plan.Target, "qwen2quant.json") : plan.Target + ".qwen2quant.json";
+
+    /// <exception cref="QuantException">The plan is refused, the source is bad, the disk fails, or the output does not verify; nothing is then published.</exception>
+    public ConversionReport Run()
+    {
+        foreach (QuantEvent planned in plan.Events) context.Events.Report(planned);
+        if (options.Strict && plan.Events.FirstOrDefault(planned => planned.IsSubstitution) is { } substitution)
+        {
+            throw new QuantException(ErrorKind.Substitution, $"--strict refuses {plan.Events.Count(planned => planned.IsSubstitution)} substitution(s), the first: {substitution.Message}")
+            {
+                Path = plan.Target,
+            };
+        }
+
+        PendingOutput.CheckTarget(context.Files, plan.Target, plan.IsFolder, options.Force, InputPaths(), plan.ByteLength);
+        if (options.DryRun) return Report([.. plan.Items.Select(_ => default(ErrorSums))]);
+
+        using PendingOutput output = PendingOutput.Begin(context.Files, plan.Target, plan.IsFolder);
+        IWriteFile[] files = [.. plan.Files.Select(output.Create)];
+        ConversionRunner runner = new(source.Tensors, plan, SolverCatalog.RoundToNearest, context);
+        IReadOnlyList<ErrorSums> sums = runner.Run(files);
+        foreach (CompanionFile companion in plan.Companions) output.WriteFile(companion.Name, companion.Bytes);
+        output.Flush();
+        source.RequireUnchanged();
+        Verify(output, runner);
+        context.Cancellation.ThrowIfCancellationRequested();
+        ConversionReport report = Report(sums);
+        output.Publish();
+        WriteReport(report);
+        return report;
+    }
+
+    /// <summary>Writes the report beside or into the published output, replacing an older one.</summary>
+    public void WriteReport(ConversionReport report) =>
+        PendingOutput.PublishSmallFile(context.Files, ReportPath(plan), JsonSerializer.SerializeToUtf8Bytes(report, ReportJson.Default.ConversionReport));
+
+    private IEnumerable<string> InputPaths() =>
+        source.Location.Kind == ModelKind.BuiltIn ? [] : [.. source.WeightPaths, source.Location.Path];
+
+    private void Verify(PendingOutput output, ConversionRunner runner)
+    {
+        using Checkpoint reopened = Checkpoint.Open(output.TemporaryPath, context);
+        foreach (PlanItem item in plan.Items)
+        {
+            TensorEntry? entry = reopened.Raw.Find(item.Name);
+            OutputTensor expected = item.Target.Tensor;
+            if (entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset) continue;
+            throw new QuantException(ErrorKind.Verification, "the output does not read back as planned")
+            {
+                Path = plan.Target,
+                Tensor = item.Name,
+                Found = entry is null ? "no such tensor" : $"{entry.Type} {entry.Shape} at {entry.ByteOffset}",
+                Expected = $"{expected.Type} {expected.Shape} at {item.Target.ByteOffset}",
+            };
+        }
+
+        runner.Verify(reopened.Raw);
+    }
+
+    private ConversionReport Report(IReadOnlyList<ErrorSums> sums) => new(
+        Version,
+        source.Location.DisplayName,
+        options.Scheme,
+        "reference",
+        plan.Target,
+        plan.ByteLength,
+        plan.ValueCount,
+        plan.BitsPerWeight,
+        _watch.Elapsed.TotalSeconds,
+        Process.GetCurrentProcess().PeakWorkingSet64,
+        options.DryRun,
+        [.. plan.Items.Select((item, index) => Report(item, sums[index]))],
+        context.Events.Events);
+
+    private TensorReport Report(PlanItem item, ErrorSums sums) => new(
+        item.Name,
+        item.Target.Tensor.Type.Name,
+        item.RequestedType.Name,
+        item.Target.Tensor.Shape.Dimensions.ToArray(),
+        item.Target.Tensor.ByteLength,
+        options.DryRun ? null : sums.Rmse,
+        options.DryRun ? null : sums.RelativeError,
+        item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast");
+}
