@@ -10,8 +10,8 @@ namespace Qwen2Quant.Core.Numerics;
 /// </summary>
 public sealed unsafe class MatrixProductPanels
 {
-    private readonly float[] _storage;
-    private readonly float* _first;
+    private float[] _storage;
+    private float* _first;
 
     public MatrixProductPanels(int columnCount, int depth)
     {
@@ -21,10 +21,10 @@ public sealed unsafe class MatrixProductPanels
     }
 
     /// <summary>Output channels.</summary>
-    public int ColumnCount { get; }
+    public int ColumnCount { get; private set; }
 
     /// <summary>Values of one channel.</summary>
-    public int Depth { get; }
+    public int Depth { get; private set; }
 
     /// <summary>Floats from one panel to the next.</summary>
     public long PanelStride => (long)Depth * MatrixProduct.PanelWidth;
@@ -35,6 +35,15 @@ public sealed unsafe class MatrixProductPanels
     /// <summary>Floats of storage that a matrix takes.</summary>
     public static long FloatCount(long columnCount, long depth) =>
         checked((columnCount + MatrixProduct.PanelWidth - 1) / MatrixProduct.PanelWidth * MatrixProduct.PanelWidth * depth);
+
+    /// <summary>Makes it a matrix of another size in the same storage where that is large enough; channels are undefined until packed.</summary>
+    public void Reshape(int columnCount, int depth)
+    {
+        long floatCount = FloatCount(columnCount, depth);
+        if (floatCount + 16 > _storage.Length) _storage = AllocateAligned(floatCount, out _first);
+        ColumnCount = columnCount;
+        Depth = depth;
+    }
 
     /// <summary>Zeroed floats that do not move, starting at a multiple of 64 bytes; valid while the array is referenced.</summary>
     public static float[] AllocateAligned(long floatCount, out float* first)

@@ -1,0 +1,170 @@
+using System.Globalization;
+using System.Numerics.Tensors;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Core.Tensors;
+using Slot = Qwen2Quant.Model.ForwardScratch.Slot;
+
+namespace Qwen2Quant.Model;
+
+/// <summary>
+/// The forward pass of Qwen2 and Qwen2MoE in single precision. A token's results have the same bits whatever the number of threads, and
+/// however the text is cut into calls. Thread-safe: calls with different caches may run at once.
+/// </summary>
+public sealed unsafe class Qwen2Model
+{
+    private const int RowsPerTask = 16;
+
+    private readonly LayerWeights[] _layers;
+    private readonly WeightMatrix _embedding;
+    private readonly WeightMatrix _output;
+    private readonly float[] _outputNorm;
+    private readonly int _batchTokens;
+    private readonly WorkerTeam _team;
+    private readonly Attention _attention;
+    private readonly MixtureOfExperts _feedForward;
+
+    private Qwen2Model(Qwen2Config config, ITensorSource source, ForwardOptions options)
+    {
+        Config = config;
+        _batchTokens = options.BatchTokens;
+        _team = new WorkerTeam(options.Threads);
+        _attention = new Attention(config, new RopeTable(config), _team);
+        _feedForward = new MixtureOfExperts(config, _team);
+        _embedding = new WeightMatrix(source, Entry("model.embed_tokens.weight"));
+        _output = config.TieWordEmbeddings ? _embedding : new WeightMatrix(source, Entry("lm_head.weight"));
+        _outputNorm = source.ReadAll(Entry("model.norm.weight"));
+        _layers = new LayerWeights[config.NumHiddenLayers];
+        for (int layer = 0; layer < _layers.Length; layer++) _layers[layer] = new LayerWeights(config, source, layer);
+
+        List<WeightMatrix> matrices = [.. _layers.SelectMany(layer => layer.Matrices), _output];
+        if (!config.TieWordEmbeddings) matrices.Add(_embedding);
+        IsResident = matrices.Sum(matrix => matrix.ResidentBytes) <= options.ResidentBytes;
+        if (!IsResident) return;
+        foreach (WeightMatrix matrix in matrices) matrix.MakeResident(_team);
+
+        TensorEntry Entry(string name) => source.Find(name) ?? throw new ArgumentException($"the source has no {name}", nameof(source));
+    }
+
+    public Qwen2Config Config { get; }
+
+    /// <summary>True when all weights are kept decoded, false when they are read at each use and the source must stay open.</summary>
+    public bool IsResident { get; }
+
+    /// <summary>Prepares a model to run.</summary>
+    /// <param name="canonicalTensors">All tensors of the configuration's catalogue in their shapes, as <see cref="CanonicalView"/> gives them; owned by the caller.</param>
+    public static Qwen2Model Load(Qwen2Config config, ITensorSource canonicalTensors, ForwardOptions options) => new(config, canonicalTensors, options);
+
+    /// <summary>A cache for a sequence of at most <paramref name="capacity"/> tokens.</summary>
+    public KvCache NewCache(int capacity) => new(Config, capacity);
+
+    /// <summary>Runs tokens through the layers after those in <paramref name="cache"/>, and appends them to it.</summary>
+    /// <param name="hidden">[tokens, hidden size], receives the states after the final norm.</param>
+    /// <exception cref="QuantException">A token is beyond the vocabulary, the cache is full, or activations are not finite. The cache then holds what it held before.</exception>
+    public void Forward(ReadOnlySpan<int> tokens, KvCache cache, Span<float> hidden)
+    {
+        if (hidden.Length < (long)tokens.Length * Config.HiddenSize) throw new ArgumentException("too short", nameof(hidden));
+        cache.RequireRoom(tokens.Length);
+        int before = cache.Length;
+        try
+        {
+            for (int first = 0; first < tokens.Length; first += _batchTokens)
+            {
+                int count = Math.Min(_batchTokens, tokens.Length - first);
+                fixed (float* states = hidden[(first * Config.HiddenSize)..]) RunBatch(tokens.Slice(first, count), cache, states);
+            }
+        }
+        catch
+        {
+            cache.Length = before;
+            throw;
+        }
+    }
+
+    /// <summary>Logits of hidden states: [rowCount, hidden size] to [rowCount, vocabulary].</summary>
+    public void Logits(ReadOnlySpan<float> hidden, int rowCount, Span<float> logits)
+    {
+        if (hidden.Length < (long)rowCount * Config.HiddenSize) throw new ArgumentException("too short", nameof(hidden));
+        if (logits.Length < (long)rowCount * Config.VocabSize) throw new ArgumentException("too short", nameof(logits));
+        fixed (float* states = hidden, target = logits) _output.Multiply(states, rowCount, target, _team);
+    }
+
+    private void RunBatch(ReadOnlySpan<int> tokens, KvCache cache, float* states)
+    {
+        int count = tokens.Length;
+        int hidden = Config.HiddenSize;
+        ForwardScratch scratch = cache.Scratch;
+        float* residual = scratch.Get(Slot.Residual, (long)count * hidden);
+        float* normalized = scratch.Get(Slot.Normalized, (long)count * hidden);
+        float* qkv = scratch.Get(Slot.QueryKeyValue, (long)count * (Config.QueryWidth + (2 * Config.KeyValueWidth)));
+        float* attended = scratch.Get(Slot.Attention, (long)count * Config.QueryWidth);
+        Embed(tokens, residual);
+        for (int layer = 0; layer < _layers.Length; layer++)
+        {
+            LayerWeights weights = _layers[layer];
+            Normalize(residual, weights.AttentionNorm, normalized, count, cache.Length, layer == 0 ? "the embedding" : "the MLP of", layer - 1);
+            weights.QueryKeyValue.Multiply(normalized, count, qkv, _team);
+            _attention.Append(layer, cache, qkv, weights.QueryKeyValueBias, count);
+            _attention.Attend(layer, cache, qkv, cache.Length, count, Config.WindowOf(layer), attended);
+            weights.AttentionOutput.Multiply(attended, count, residual, _team, accumulate: true);
+
+            Normalize(residual, weights.FeedForwardNorm, normalized, count, cache.Length, "the attention of", layer);
+            if (weights.Dense is not null) _feedForward.FeedForward(weights.Dense, scratch, normalized, count, residual, true);
+            else _feedForward.Mix(weights.Sparse!, scratch, normalized, count, residual);
+        }
+
+        Normalize(residual, _outputNorm, states, count, cache.Length, "the MLP of", _layers.Length - 1);
+        cache.Length += count;
+        GC.KeepAlive(cache);
+    }
+
+    private void Embed(ReadOnlySpan<int> tokens, float* target)
+    {
+        for (int i = 0; i < tokens.Length; i++)
+        {
+            if ((uint)tokens[i] >= (uint)Config.VocabSize)
+            {
+                throw new QuantException(ErrorKind.InvalidInput, "a token is beyond the vocabulary")
+                {
+                    Found = tokens[i].ToString(CultureInfo.InvariantCulture), Expected = $"0 to {Config.VocabSize - 1}",
+                };
+            }
+
+            _embedding.ReadRow(tokens[i], new Span<float>(target + ((long)i * Config.HiddenSize), Config.HiddenSize));
+        }
+    }
+
+    // y = w x / sqrt(mean(x^2) + eps); a value that is not finite makes the sum of squares so.
+    private void Normalize(float* x, float[] weight, float* y, int rowCount, int firstPosition, string origin, int layer)
+    {
+        int hidden = Config.HiddenSize;
+        _team.Run((rowCount + RowsPerTask - 1) / RowsPerTask, task =>
+        {
+            int end = Math.Min(rowCount, (task + 1) * RowsPerTask);
+            for (int row = task * RowsPerTask; row < end; row++)
+            {
+                ReadOnlySpan<float> source = new(x + ((long)row * hidden), hidden);
+                Span<float> target = new(y + ((long)row * hidden), hidden);
+                double squares = TensorPrimitives.SumOfSquares(source);
+                if (!double.IsFinite(squares)) squares = SumOfSquares(source);
+                if (!double.IsFinite(squares)) throw NotFinite(origin, layer, firstPosition + row);
+                TensorPrimitives.Multiply(source, (float)(1 / Math.Sqrt((squares / hidden) + Config.RmsNormEps)), target);
+                TensorPrimitives.Multiply(target, weight, target);
+            }
+        });
+    }
+
+    private static double SumOfSquares(ReadOnlySpan<float> values)
+    {
+        double sum = 0;
+        foreach (float value in values) sum += (double)value * value;
+        return sum;
+    }
+
+    private static QuantException NotFinite(string origin, int layer, int position) => new(ErrorKind.Numeric, "activations are not finite")
+    {
+        Tensor = layer < 0 ? "model.embed_tokens" : string.Create(CultureInfo.InvariantCulture, $"model.layers.{layer}"),
+        Found = string.Create(CultureInfo.InvariantCulture, $"an infinity or NaN after {origin}{(layer < 0 ? "" : $" layer {layer}")}, token {position}"),
+        Expected = "finite values",
+    };
+}
