@@ -1,10 +1,12 @@
 namespace Qwen2Quant.Validation;
 
-/// <summary>Mean and standard error from sums, in the order in which values are added, as llama-perplexity computes them.</summary>
+/// <summary>Mean and standard error from sums, in the order in which values are added: llama-perplexity's formulas.</summary>
 internal sealed class MeanAccumulator
 {
     private double _sum;
-    private double _squares;
+    private double _first;
+    private double _shiftedSum;
+    private double _shiftedSquares;
 
     public long Count { get; private set; }
 
@@ -15,15 +17,20 @@ internal sealed class MeanAccumulator
     {
         get
         {
-            double variance = (_squares / Count) - (Mean * Mean);
+            double shiftedMean = _shiftedSum / Count;
+            double variance = (_shiftedSquares / Count) - (shiftedMean * shiftedMean);
             return variance > 0 && Count > 1 ? Math.Sqrt(variance / (Count - 1)) : 0;
         }
     }
 
     public void Add(double value)
     {
+        // The variance does not change when all values are moved by the first, and then does not cancel.
+        if (Count == 0) _first = value;
+        double shifted = value - _first;
         _sum += value;
-        _squares += value * value;
+        _shiftedSum += shifted;
+        _shiftedSquares += shifted * shifted;
         Count++;
     }
 }

@@ -65,19 +65,23 @@ public sealed record EvaluationText(string Name, string Text)
 
     private static byte[] ReadFile(IFileLayer files, string path)
     {
+        if (files.DirectoryExists(path)) throw CannotOpen(path, "it is a folder", null);
         try
         {
             return files.ReadAllBytes(path, MaximumBytes);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            throw new QuantException(ErrorKind.InvalidInput, $"the text cannot be opened: {error.Message}", error)
-            {
-                Path = path,
-                Remedy = $"Give a UTF-8 file, '{StandardInput}' for standard input, or one of {string.Join(", ", Corpora.Names)}.",
-            };
+            throw CannotOpen(path, error.Message, error);
         }
     }
+
+    private static QuantException CannotOpen(string path, string reason, Exception? inner) =>
+        new(ErrorKind.InvalidInput, $"the text cannot be opened: {reason}", inner)
+        {
+            Path = path,
+            Remedy = $"Give a UTF-8 file, '{StandardInput}' for standard input, or one of {string.Join(", ", Corpora.Names)}.",
+        };
 
     private static byte[] ReadStream(Stream stream)
     {
