@@ -9,8 +9,6 @@ internal sealed class GgufHeaderWriter
 {
     private readonly ArrayBufferWriter<byte> _buffer = new();
 
-    public int Length => _buffer.WrittenCount;
-
     public void Preamble(int tensorCount, int keyCount)
     {
         const int Version = 3;
