@@ -40,4 +40,5 @@ public sealed record ConversionReport(
     UseStringEnumConverter = true,
     WriteIndented = true)]
 [JsonSerializable(typeof(ConversionReport))]
+[JsonSerializable(typeof(InspectionReport))]
 public sealed partial class ReportJson : JsonSerializerContext;

@@ -1,0 +1,110 @@
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Safetensors;
+
+namespace Qwen2Quant.Tests.Safetensors;
+
+/// <summary>A folder <c>model</c> in memory that counts the files open at a time.</summary>
+internal sealed class MemoryFolder : IFileLayer
+{
+    public const string Path = "model";
+
+    private readonly Lock _lock = new();
+    private readonly Dictionary<string, byte[]> _files = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, DateTime> _times = new(StringComparer.Ordinal);
+
+    public int OpenCount { get; private set; }
+    public int MostOpen { get; private set; }
+    public int Openings { get; private set; }
+
+    public MemoryFolder With(string name, byte[] bytes)
+    {
+        _files[name] = bytes;
+        _times[name] = DateTime.UnixEpoch;
+        return this;
+    }
+
+    public MemoryFolder With(string name, string text) => With(name, System.Text.Encoding.UTF8.GetBytes(text));
+
+    public MemoryFolder Without(string name)
+    {
+        _files.Remove(name);
+        return this;
+    }
+
+    /// <summary>The files of a plan, their data counting up from the shard's number.</summary>
+    public MemoryFolder With(SafetensorsPlan plan)
+    {
+        foreach (PlannedFile file in plan.Files)
+        {
+            byte[] bytes = new byte[file.ByteLength];
+            for (int i = file.Header.Length; i < bytes.Length; i++) bytes[i] = (byte)(i + file.Name[10]);
+            file.Header.CopyTo(bytes, 0);
+            With(file.Name, bytes);
+        }
+
+        return plan.Index is null ? this : With(SafetensorsPlan.IndexFileName, plan.Index);
+    }
+
+    public byte[] this[string name] => _files[name];
+
+    public void Touch(string name) => _times[name] = DateTime.UnixEpoch.AddSeconds(1);
+
+    public IReadFile OpenRead(string path)
+    {
+        if (!_files.TryGetValue(Name(path), out byte[]? bytes)) throw new FileNotFoundException("missing", path);
+        lock (_lock)
+        {
+            Openings++;
+            MostOpen = Math.Max(MostOpen, ++OpenCount);
+        }
+
+        return new CountedFile(this, path, bytes);
+    }
+
+    public bool FileExists(string path) => _files.ContainsKey(Name(path));
+
+    public bool DirectoryExists(string path) => path == Path;
+
+    public IReadOnlyList<string> List(string directory) => [.. _files.Keys.Order(StringComparer.Ordinal)];
+
+    public FileIdentity Identify(string path) => new(path, _files[Name(path)].Length, _times[Name(path)]);
+
+    public string? ResolveLink(string path) => path;
+
+    public IWriteFile Create(string path, long byteLength) => throw new NotSupportedException();
+
+    public void CreateDirectory(string path) => throw new NotSupportedException();
+
+    public void Rename(string from, string to, bool overwrite) => throw new NotSupportedException();
+
+    public void Delete(string path) => throw new NotSupportedException();
+
+    public void FlushDirectory(string path) => throw new NotSupportedException();
+
+    public long FreeBytes(string path) => throw new NotSupportedException();
+
+    private static string Name(string path) => System.IO.Path.GetFileName(path);
+
+    private sealed class CountedFile(MemoryFolder folder, string path, byte[] bytes) : IReadFile
+    {
+        private readonly MemoryReadFile _file = new(path, bytes);
+        private bool _closed;
+
+        public string Path => path;
+        public long Length => bytes.Length;
+
+        public int Read(long byteOffset, Span<byte> destination)
+        {
+            ObjectDisposedException.ThrowIf(_closed, this);
+            return _file.Read(byteOffset, destination);
+        }
+
+        public void Dispose()
+        {
+            if (_closed) return;
+            _closed = true;
+            lock (folder._lock) folder.OpenCount--;
+        }
+    }
+}
