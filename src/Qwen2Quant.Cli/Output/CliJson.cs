@@ -1,0 +1,36 @@
+using System.Text.Json.Serialization;
+
+namespace Qwen2Quant.Cli.Output;
+
+/// <summary>What <c>tokenize</c> prints.</summary>
+internal sealed record TokenizeResult(int Count, IReadOnlyList<TokenPiece> Tokens);
+
+/// <param name="Piece">The bytes of the token, escaped where they are not printable.</param>
+internal sealed record TokenPiece(int Id, string Piece);
+
+/// <summary>What <c>generate</c> prints.</summary>
+internal sealed record GenerateResult(string Text, IReadOnlyList<int> Tokens, string StopReason, double Seconds, double TokensPerSecond);
+
+/// <summary>What <c>verify</c> prints.</summary>
+internal sealed record VerifyResult(string Path, string Container, int Tensors, long Parameters, long Bytes, double Seconds);
+
+/// <summary>What <c>types</c> prints.</summary>
+internal sealed record TypesResult(IReadOnlyList<SchemeRow> Schemes, IReadOnlyList<TypeRow> Types);
+
+/// <param name="FileType"><c>general.file_type</c> of files made by the scheme.</param>
+internal sealed record SchemeRow(string Scheme, string Type, int FileType);
+
+internal sealed record TypeRow(string Name, int Id, int BlockValues, int BlockBytes, double BitsPerWeight, bool Reads, bool Writes);
+
+/// <summary>What <c>bench</c> prints.</summary>
+internal sealed record BenchResult(string Simd, IReadOnlyList<string> Kernels, IReadOnlyList<BenchFigure> Figures);
+
+internal sealed record BenchFigure(string Group, string Name, double Value, string Unit);
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull, WriteIndented = true)]
+[JsonSerializable(typeof(TokenizeResult))]
+[JsonSerializable(typeof(GenerateResult))]
+[JsonSerializable(typeof(VerifyResult))]
+[JsonSerializable(typeof(TypesResult))]
+[JsonSerializable(typeof(BenchResult))]
+internal sealed partial class CliJson : JsonSerializerContext;

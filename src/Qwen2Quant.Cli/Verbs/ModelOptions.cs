@@ -1,0 +1,70 @@
+using System.CommandLine;
+using Qwen2Quant.Validation;
+
+namespace Qwen2Quant.Cli.Verbs;
+
+/// <summary>Arguments and options that several verbs share in name and meaning.</summary>
+internal static class ModelOptions
+{
+    public const string ModelHelp = "Folder, .gguf file (any part of a split one), org/name[@revision] in the Hugging Face cache, or builtin:tiny";
+    public const string TextHelp = "UTF-8 file, - for standard input, builtin:text (held-out prose) or builtin:calibration";
+
+    public static Argument<string> Model(string name = "MODEL") => new(name) { Description = ModelHelp };
+
+    public static Option<string> Out() => new("--out", "-o") { Description = "Path of the output", HelpName = "PATH", Required = true };
+
+    public static Option<bool> Force() => new("--force") { Description = "Replace an existing output" };
+
+    public static Option<bool> Strict() => new("--strict") { Description = "Refuse substitutions of types (exit code 5)" };
+
+    public static Option<bool> DryRun() => new("--dry-run") { Description = "Print the plan: every tensor's type, the exact size, substitutions; write nothing" };
+
+    public static Option<string[]> FailAbove() => new("--fail-above")
+    {
+        Description = "Exit with code 4 when a figure of the comparison exceeds a limit, for example mean_kld=0.1; repeatable",
+        HelpName = "KEY=LIMIT",
+        AllowMultipleArgumentsPerToken = false,
+    };
+
+    public static Option<string[]> FailBelow() => new("--fail-below")
+    {
+        Description = "As --fail-above for figures that are better when larger, for example top_token_agreement=0.9",
+        HelpName = "KEY=LIMIT",
+        AllowMultipleArgumentsPerToken = false,
+    };
+}
+
+/// <summary>The options that say which windows of a text are measured.</summary>
+internal sealed class WindowOptionSet
+{
+    private readonly Option<int> _context = new("--context") { Description = "Tokens of one window", HelpName = "N", DefaultValueFactory = _ => 512 };
+    private readonly Option<int?> _chunks = new("--chunks") { Description = "Windows at most; all by default", HelpName = "N" };
+
+    private readonly Option<ScoringProtocol> _protocol = new("--protocol")
+    {
+        Description = "llama scores the second half of each window, as llama-perplexity does; full every position but the first",
+        DefaultValueFactory = _ => ScoringProtocol.Llama,
+    };
+
+    private readonly Option<WindowSampling> _sampling = new("--sampling")
+    {
+        Description = "Which windows --chunks takes: the first ones, or spread evenly over the text",
+        DefaultValueFactory = _ => WindowSampling.First,
+    };
+
+    public void AddTo(Command command)
+    {
+        command.Options.Add(_context);
+        command.Options.Add(_chunks);
+        command.Options.Add(_protocol);
+        command.Options.Add(_sampling);
+    }
+
+    public WindowOptions Read(Session session, int? defaultChunks = null) => new()
+    {
+        Context = session.Get(_context),
+        Chunks = session.Parsed.GetValue(_chunks) ?? defaultChunks,
+        Protocol = session.Get(_protocol),
+        Sampling = session.Get(_sampling),
+    };
+}

@@ -1,0 +1,52 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Model.Tokenization;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Validation;
+
+namespace Qwen2Quant.Pipeline.Proving;
+
+/// <summary>Measures models on a text.</summary>
+public static class Proof
+{
+    /// <summary>Windows that <c>--validate</c> takes unless told otherwise: enough for a figure, few enough to wait for.</summary>
+    public const int DefaultValidationChunks = 16;
+
+    public static PerplexityResult Perplexity(Checkpoint checkpoint, EvaluationText text, WindowOptions options, RunContext context)
+    {
+        LoadedModel model = new(checkpoint, context);
+        return PerplexityRun.Run(model, Windows(model.Tokenizer, text, options), RunOptions(context), context.Cancellation);
+    }
+
+    /// <summary>Runs both over the base's tokens of the text; refuses models whose tokenizers cut it differently.</summary>
+    public static ComparisonResult Compare(Checkpoint baseCheckpoint, Checkpoint candidateCheckpoint, EvaluationText text, WindowOptions options, RunContext context)
+    {
+        LoadedModel baseModel = new(baseCheckpoint, context);
+        LoadedModel candidate = new(candidateCheckpoint, context);
+        RequireSameTokens(baseModel, candidate, text);
+        return ComparisonRun.Run(
+            baseModel,
+            candidate,
+            Windows(baseModel.Tokenizer, text, options),
+            ids => baseModel.Tokenizer.Decode([.. ids]),
+            RunOptions(context),
+            context.Cancellation);
+    }
+
+    private static void RequireSameTokens(LoadedModel baseModel, LoadedModel candidate, EvaluationText text)
+    {
+        const int sampleLength = 10_000;
+        ReadOnlySpan<char> sample = text.Text.AsSpan(0, Math.Min(sampleLength, text.Text.Length));
+        if (baseModel.Tokenizer.Encode(sample, parseSpecial: false).AsSpan().SequenceEqual(candidate.Tokenizer.Encode(sample, parseSpecial: false))) return;
+        throw new QuantException(ErrorKind.InvalidInput, "the two models cut the text into different tokens")
+        {
+            Path = candidate.Checkpoint.Location.Path,
+            Remedy = "Compare a model with a conversion of itself.",
+        };
+    }
+
+    private static WindowPlan Windows(ITokenizer tokenizer, EvaluationText text, WindowOptions options) =>
+        WindowPlan.Create(tokenizer.Encode(text.Text, parseSpecial: false), options with { BeginToken = tokenizer.LeadingId }, text.Name);
+
+    private static RunOptions RunOptions(RunContext context) => new() { Threads = context.Threads, Progress = context.Progress };
+}
