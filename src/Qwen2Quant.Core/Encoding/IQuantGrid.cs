@@ -9,29 +9,6 @@ namespace Qwen2Quant.Core.Encoding;
 public readonly record struct GridShape(int BlockLength, int SubBlockLength, int GranuleLength, int CodeCount, int ParameterCount);
 
 /// <summary>
-/// The values that codes stand for in one sub-block: <c>Origin + Step * code</c>, or <c>Step * Table[code]</c> with an ascending table.
-/// A solver rounds with this alone and never knows the type.
-/// </summary>
-public readonly record struct Levels(float Origin, float Step, int CodeCount, float[]? Table = null)
-{
-    public float Value(int code) => Table is null ? Origin + (Step * code) : Step * Table[code];
-
-    /// <summary>The code whose value is nearest; the lower of two that are equally near. All codes of a zero step mean one value: the middle one is taken.</summary>
-    public int Nearest(float value)
-    {
-        if (Step == 0) return CodeCount / 2;
-        if (Table is null) return (int)Math.Clamp(MathF.Ceiling(((value - Origin) / Step) - 0.5f), 0, CodeCount - 1);
-        int best = 0;
-        for (int code = 1; code < Table.Length; code++)
-        {
-            if (MathF.Abs(Value(code) - value) < MathF.Abs(Value(best) - value)) best = code;
-        }
-
-        return best;
-    }
-}
-
-/// <summary>
 /// What an integer code means. Parameters are floats in their stored precision (halves, 6-bit sub-scales already rounded):
 /// the stored ones are the truth, and codes are chosen under them.
 /// </summary>

@@ -1,14 +1,89 @@
-using System.Numerics.Tensors;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Core.Numerics;
 
-/// <summary>IEEE half rows: widening is exact, narrowing rounds to nearest even and overflows to infinity.</summary>
+/// <summary>IEEE half rows: widening is exact, narrowing rounds to nearest even, keeps denormals and overflows to infinity.</summary>
 public static class HalfRows
 {
-    public static void Widen(ReadOnlySpan<ushort> source, Span<float> destination) =>
-        TensorPrimitives.ConvertToSingle(MemoryMarshal.Cast<ushort, Half>(source), destination);
+    /// <summary>Every half as a float, NaN payloads kept and made quiet.</summary>
+    public static void Widen(ReadOnlySpan<ushort> source, Span<float> destination) => Widen(Simd.Level, source, destination);
 
-    public static void Narrow(ReadOnlySpan<float> source, Span<ushort> destination) =>
-        TensorPrimitives.ConvertToHalf(source, MemoryMarshal.Cast<ushort, Half>(destination));
+    public static void Narrow(ReadOnlySpan<float> source, Span<ushort> destination) => Narrow(Simd.Level, source, destination);
+
+    internal static void Widen(SimdLevel level, ReadOnlySpan<ushort> source, Span<float> destination)
+    {
+        if (level >= SimdLevel.Avx512) Widen<Lanes512>(source, destination);
+        else if (level >= SimdLevel.Avx2) Widen<Lanes256>(source, destination);
+        else if (level >= SimdLevel.Vector128) Widen<Lanes128>(source, destination);
+        else Widen<Lanes1>(source, destination);
+    }
+
+    internal static void Narrow(SimdLevel level, ReadOnlySpan<float> source, Span<ushort> destination)
+    {
+        if (level >= SimdLevel.Avx512) Narrow<Lanes512>(source, destination);
+        else if (level >= SimdLevel.Avx2) Narrow<Lanes256>(source, destination);
+        else if (level >= SimdLevel.Vector128) Narrow<Lanes128>(source, destination);
+        else Narrow<Lanes1>(source, destination);
+    }
+
+    /// <summary>The bits of halves nearest to floats, ties to even, as integer lanes.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T ToHalfBits<T>(T value) where T : unmanaged, ILanes<T>
+    {
+        T magnitude = value & T.BroadcastInt(0x7fffffff);
+        T sign = T.ShiftRight(value, 16) & T.BroadcastInt(0x8000);
+        // Rebias the exponent from 127 to 15 and round: half of the last kept bit, less one where that bit is even.
+        T odd = T.ShiftRight(magnitude, 13) & T.BroadcastInt(1);
+        T normal = T.ShiftRight(T.AddInt(T.AddInt(magnitude, T.BroadcastInt(unchecked((int)0xc8000fff))), odd), 13);
+        // Below 2^-14 adding one half leaves the denormal's ten bits, rounded, at the bottom of the sum.
+        T denormal = T.AddInt(magnitude + T.Broadcast(0.5f), T.BroadcastInt(-0x3f000000));
+        T finite = T.Select(T.GreaterInt(T.BroadcastInt(0x38800000), magnitude), denormal, normal);
+        T bits = T.Select(T.GreaterInt(magnitude, T.BroadcastInt(0x477fffff)), T.BroadcastInt(0x7c00), finite);
+        T nan = (T.ShiftRight(magnitude, 13) & T.BroadcastInt(0x3ff)) | T.BroadcastInt(0x7e00);
+        return T.Select(T.GreaterInt(magnitude, T.BroadcastInt(0x7f800000)), nan, bits) | sign;
+    }
+
+    /// <summary>The floats that half bits, as integer lanes, stand for.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T FromHalfBits<T>(T bits) where T : unmanaged, ILanes<T>
+    {
+        T magnitude = T.ShiftLeft(bits & T.BroadcastInt(0x7fff), 13);
+        T sign = T.ShiftLeft(bits & T.BroadcastInt(0x8000), 16);
+        T normal = T.AddInt(magnitude, T.BroadcastInt(112 << 23));
+        T denormal = T.AddInt(normal, T.BroadcastInt(1 << 23)) - T.BroadcastInt(113 << 23);
+        T finite = T.Select(T.GreaterInt(T.BroadcastInt(1 << 23), magnitude), denormal, normal);
+        T special = T.AddInt(normal, T.BroadcastInt(112 << 23));
+        T quiet = T.GreaterInt(magnitude, T.BroadcastInt(0x7c00 << 13)) & T.BroadcastInt(0x400000);
+        return T.Select(T.GreaterInt(magnitude, T.BroadcastInt((0x7c00 << 13) - 1)), special | quiet, finite) | sign;
+    }
+
+    private static void Widen<T>(ReadOnlySpan<ushort> source, Span<float> destination) where T : unmanaged, ILanes<T>
+    {
+        destination = destination[..source.Length];
+        ref ushort from = ref MemoryMarshal.GetReference(source);
+        ref float to = ref MemoryMarshal.GetReference(destination);
+        int i = 0;
+        for (; i <= source.Length - T.Width; i += T.Width)
+        {
+            T.Store(FromHalfBits(T.LoadUShorts(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
+        }
+
+        for (; i < source.Length; i++) Lanes1.Store(FromHalfBits(Lanes1.LoadUShorts(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
+    }
+
+    private static void Narrow<T>(ReadOnlySpan<float> source, Span<ushort> destination) where T : unmanaged, ILanes<T>
+    {
+        destination = destination[..source.Length];
+        ref float from = ref MemoryMarshal.GetReference(source);
+        ref ushort to = ref MemoryMarshal.GetReference(destination);
+        int i = 0;
+        for (; i <= source.Length - T.Width; i += T.Width)
+        {
+            T.StoreUShorts(ToHalfBits(T.Load(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
+        }
+
+        for (; i < source.Length; i++) Lanes1.StoreUShorts(ToHalfBits(Lanes1.Load(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
+    }
 }

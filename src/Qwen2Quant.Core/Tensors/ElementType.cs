@@ -20,6 +20,9 @@ public abstract class ElementType
     /// <summary>True when <see cref="EncodeRow"/> writes this type.</summary>
     public virtual bool CanEncode => false;
 
+    /// <summary>Values up to this magnitude encode to finite ones; above it a stored scale or value may overflow to infinity.</summary>
+    public virtual float LargestMagnitude => float.MaxValue;
+
     /// <summary>True for types whose rows hold block-wise codes under fitted parameters, false for one value at a time.</summary>
     public bool IsQuantized => ValuesPerBlock > 1;
 

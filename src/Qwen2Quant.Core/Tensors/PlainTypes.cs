@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Qwen2Quant.Core.Tensors;
 
-/// <summary>Types of one value each, little-endian, under ggml's names where ggml has them.</summary>
+/// <summary>Types of one value each, little-endian, under ggml's names where ggml has them. A copy or a rounding knows no importance: the encoders take any.</summary>
 public static class PlainTypes
 {
     public static ElementType F64 { get; } = new PlainType<double>("F64", static value => (float)value);
@@ -26,6 +26,11 @@ public static class PlainTypes
     public static ElementType U64 { get; } = new PlainType<ulong>("U64", static value => value);
     public static ElementType Bool { get; } = new PlainType<byte>("BOOL", static value => value == 0 ? 0 : 1);
 
+    private static void CheckLengths(ElementType type, ReadOnlySpan<byte> blocks, int valueCount)
+    {
+        if (blocks.Length != (long)valueCount * type.BytesPerBlock) throw new ArgumentException($"{valueCount} values of {type.Name} are not {blocks.Length} bytes", nameof(blocks));
+    }
+
     private sealed class PlainType<T>(string name, Func<T, float> toFloat) : ElementType where T : unmanaged
     {
         public override string Name => name;
@@ -34,6 +39,7 @@ public static class PlainTypes
 
         public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
         {
+            CheckLengths(this, blocks, values.Length);
             ReadOnlySpan<T> source = MemoryMarshal.Cast<byte, T>(blocks);
             for (int i = 0; i < values.Length; i++) values[i] = toFloat(source[i]);
         }
@@ -46,10 +52,17 @@ public static class PlainTypes
         public override int BytesPerBlock => 4;
         public override bool CanEncode => true;
 
-        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) => blocks.CopyTo(MemoryMarshal.AsBytes(values));
+        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
+        {
+            CheckLengths(this, blocks, values.Length);
+            blocks.CopyTo(MemoryMarshal.AsBytes(values));
+        }
 
-        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+        {
+            CheckLengths(this, blocks, row.Length);
             MemoryMarshal.AsBytes(row).CopyTo(blocks);
+        }
     }
 
     private sealed class F16Type : ElementType
@@ -59,11 +72,19 @@ public static class PlainTypes
         public override int BytesPerBlock => 2;
         public override bool CanEncode => true;
 
-        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) =>
-            Numerics.HalfRows.Widen(MemoryMarshal.Cast<byte, ushort>(blocks), values);
+        public override float LargestMagnitude => 65504f;
 
-        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
+        {
+            CheckLengths(this, blocks, values.Length);
+            Numerics.HalfRows.Widen(MemoryMarshal.Cast<byte, ushort>(blocks), values);
+        }
+
+        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+        {
+            CheckLengths(this, blocks, row.Length);
             Numerics.HalfRows.Narrow(row, MemoryMarshal.Cast<byte, ushort>(blocks));
+        }
     }
 
     private sealed class BF16Type : ElementType
@@ -73,10 +94,18 @@ public static class PlainTypes
         public override int BytesPerBlock => 2;
         public override bool CanEncode => true;
 
-        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) =>
-            Numerics.BFloat16Rows.Widen(MemoryMarshal.Cast<byte, ushort>(blocks), values);
+        public override float LargestMagnitude => BitConverter.UInt32BitsToSingle(0x7f7f0000);
 
-        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
+        {
+            CheckLengths(this, blocks, values.Length);
+            Numerics.BFloat16Rows.Widen(MemoryMarshal.Cast<byte, ushort>(blocks), values);
+        }
+
+        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+        {
+            CheckLengths(this, blocks, row.Length);
             Numerics.BFloat16Rows.Narrow(row, MemoryMarshal.Cast<byte, ushort>(blocks));
+        }
     }
 }

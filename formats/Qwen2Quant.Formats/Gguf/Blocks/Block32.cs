@@ -1,0 +1,134 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>Steps of the types with 32 values a block: extremes of a block, scales of a batch of blocks, and nibbles with their fifth bits.</summary>
+internal static class Block32
+{
+    public const int Values = 32;
+
+    /// <summary>Blocks whose scales are computed together: the lanes of the widest vector.</summary>
+    public const int Batch = 16;
+
+    private static ReadOnlySpan<int> LaneBits => [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768];
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float Peak<T>(ref readonly float values) where T : unmanaged, ILanes<T>
+    {
+        T peak = T.Broadcast(0);
+        for (int i = 0; i < Values; i += T.Width) peak = T.Max(LaneMath.Abs(At<T>(in values, i)), peak);
+        return T.MaxAcross(peak);
+    }
+
+    /// <summary>The value of largest magnitude, the first of several; plus zero when all are zero.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float Extreme<T>(ref readonly float values) where T : unmanaged, ILanes<T>
+    {
+        float peak = Peak<T>(in values);
+        if (peak == 0) return 0;
+        T wanted = T.Broadcast(peak);
+        uint mask = 0;
+        for (int i = 0; i < Values; i += T.Width) mask |= T.TopBits(T.Equal(LaneMath.Abs(At<T>(in values, i)), wanted)) << i;
+        return Unsafe.Add(ref Unsafe.AsRef(in values), BitOperations.TrailingZeroCount(mask) & (Values - 1));
+    }
+
+    /// <summary>The least and greatest value; of zeros of both signs the first.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (float Low, float High) Range<T>(ref readonly float values) where T : unmanaged, ILanes<T>
+    {
+        T low = At<T>(in values, 0);
+        T high = low;
+        for (int i = T.Width; i < Values; i += T.Width)
+        {
+            low = T.Min(At<T>(in values, i), low);
+            high = T.Max(At<T>(in values, i), high);
+        }
+
+        float least = T.MinAcross(low);
+        return (least == 0 ? FirstZero(in values) : least, T.MaxAcross(high));
+    }
+
+    /// <summary>Halves of scales and the inverses of the unrounded ones, 0 where not finite, of a batch.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Scale<T>(ref readonly float scales, ref float inverses, ref ushort halves) where T : unmanaged, ILanes<T>
+    {
+        for (int b = 0; b < Batch; b += T.Width)
+        {
+            T scale = At<T>(in scales, b);
+            T.Store(LaneMath.FiniteInverse(scale), ref Unsafe.Add(ref inverses, b));
+            T.StoreUShorts(HalfRows.ToHalfBits(scale), ref Unsafe.Add(ref halves, b));
+        }
+    }
+
+    /// <summary>Codes <c>min(limit, trunc((value - shift) * inverse + rounding))</c> as integer lanes.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Codes<T>(T values, T shift, T inverse, float rounding, float limit) where T : unmanaged, ILanes<T> =>
+        T.ToInt(LaneMath.Clamp(((values - shift) * inverse) + T.Broadcast(rounding), 0, limit));
+
+    /// <summary>Stores codes as 16 bytes: the low nibble of value j and, above it, of value j + 16. Returns the fifth bits, bit j of value j.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static uint StoreCodes<T>(ref readonly float values, float shift, float inverse, float rounding, float limit, ref byte nibbles) where T : unmanaged, ILanes<T>
+    {
+        T origin = T.Broadcast(shift);
+        T factor = T.Broadcast(inverse);
+        T low4 = T.BroadcastInt(15);
+        uint fifthBits = 0;
+        for (int j = 0; j < 16; j += T.Width)
+        {
+            T low = Codes(At<T>(in values, j), origin, factor, rounding, limit);
+            T high = Codes(At<T>(in values, j + 16), origin, factor, rounding, limit);
+            T.StoreBytes((low & low4) | T.ShiftLeft(high & low4, 4), ref Unsafe.Add(ref nibbles, j));
+            if (limit > 15) fifthBits |= (T.TopBits(T.ShiftLeft(low, 27)) << j) | (T.TopBits(T.ShiftLeft(high, 27)) << (j + 16));
+        }
+
+        return fifthBits;
+    }
+
+    /// <summary>Values <c>(code - zero) * step + origin</c> of nibbles in the order of <see cref="StoreCodes"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Decode<T>(ref readonly byte nibbles, float zero, float step, float origin, ref float values) where T : unmanaged, ILanes<T>
+    {
+        T low4 = T.BroadcastInt(15);
+        (T middle, T factor, T added) = (T.Broadcast(zero), T.Broadcast(step), T.Broadcast(origin));
+        for (int j = 0; j < 16; j += T.Width)
+        {
+            T bytes = T.LoadBytes(ref Unsafe.Add(ref Unsafe.AsRef(in nibbles), j));
+            T.Store(((T.ToFloat(bytes & low4) - middle) * factor) + added, ref Unsafe.Add(ref values, j));
+            T.Store(((T.ToFloat(T.ShiftRight(bytes, 4)) - middle) * factor) + added, ref Unsafe.Add(ref values, j + 16));
+        }
+    }
+
+    /// <summary>As <see cref="Decode"/> with a fifth bit for each code.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void DecodeFive<T>(ref readonly byte nibbles, uint fifthBits, float zero, float step, float origin, ref float values) where T : unmanaged, ILanes<T>
+    {
+        T low4 = T.BroadcastInt(15);
+        (T middle, T factor, T added) = (T.Broadcast(zero), T.Broadcast(step), T.Broadcast(origin));
+        T laneBits = T.Load(ref Unsafe.As<int, float>(ref Unsafe.AsRef(in LaneBits[0])));
+        for (int j = 0; j < 16; j += T.Width)
+        {
+            T bytes = T.LoadBytes(ref Unsafe.Add(ref Unsafe.AsRef(in nibbles), j));
+            T low = (bytes & low4) | FifthBit<T>(fifthBits >> j, laneBits);
+            T high = T.ShiftRight(bytes, 4) | FifthBit<T>(fifthBits >> (j + 16), laneBits);
+            T.Store(((T.ToFloat(low) - middle) * factor) + added, ref Unsafe.Add(ref values, j));
+            T.Store(((T.ToFloat(high) - middle) * factor) + added, ref Unsafe.Add(ref values, j + 16));
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T At<T>(ref readonly float values, int index) where T : unmanaged, ILanes<T> => T.Load(ref Unsafe.Add(ref Unsafe.AsRef(in values), index));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T FifthBit<T>(uint bits, T laneBits) where T : unmanaged, ILanes<T> =>
+        T.GreaterInt(T.BroadcastInt((int)bits) & laneBits, T.BroadcastInt(0)) & T.BroadcastInt(16);
+
+    private static float FirstZero(ref readonly float values)
+    {
+        int i = 0;
+        while (Unsafe.Add(ref Unsafe.AsRef(in values), i) != 0) i++;
+        return Unsafe.Add(ref Unsafe.AsRef(in values), i);
+    }
+}

@@ -1,0 +1,56 @@
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Tensors;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>A ggml type whose values share parameters in blocks. Decoding and reference encoding give ggml's bits at every vector width.</summary>
+public abstract class BlockType : ElementType
+{
+    /// <summary>The grid and layout of one block, or null where no solver can choose this type's codes.</summary>
+    public virtual IBlockCodec? Codec => null;
+
+    /// <exception cref="ArgumentException">The lengths are not those of the same number of whole blocks.</exception>
+    public sealed override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) => Decode(Simd.Level, blocks, values);
+
+    /// <summary>Encodes as ggml's <c>quantize_chunk</c> does without its importance matrix, or with it where one is given.</summary>
+    /// <exception cref="ArgumentException">The lengths are not those of the same number of whole blocks.</exception>
+    /// <exception cref="NotSupportedException"><see cref="ElementType.CanEncode"/> is false.</exception>
+    public sealed override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) => EncodeRow(Simd.Level, row, importance, blocks);
+
+    internal void Decode(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values)
+    {
+        CheckLengths(values.Length, blocks.Length);
+        if (values.Length > 0) DecodeBlocks(level, blocks, values);
+    }
+
+    internal void EncodeRow(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+    {
+        CheckLengths(row.Length, blocks.Length);
+        if (importance.Length != 0 && importance.Length != row.Length) throw new ArgumentException($"{importance.Length} weights for {row.Length} values", nameof(importance));
+        if (row.Length > 0) EncodeBlocks(level, row, importance, blocks);
+    }
+
+    private protected abstract void DecodeBlocks(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values);
+
+    private protected virtual void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+        throw new NotSupportedException($"{Name} cannot be written");
+
+    private void CheckLengths(int valueCount, int byteCount)
+    {
+        (int blockCount, int rest) = Math.DivRem(valueCount, ValuesPerBlock);
+        if (rest != 0 || (long)blockCount * BytesPerBlock != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
+    }
+
+    private protected static float HalfAt(ref readonly byte block, int byteOffset) =>
+        (float)BitConverter.UInt16BitsToHalf(UShortAt(in block, byteOffset));
+
+    private protected static ushort UShortAt(ref readonly byte block, int byteOffset) =>
+        Unsafe.ReadUnaligned<ushort>(in Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset));
+
+    private protected static uint UIntAt(ref readonly byte block, int byteOffset) =>
+        Unsafe.ReadUnaligned<uint>(in Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset));
+
+    private protected static ref byte ByteAt(ref readonly byte block, int byteOffset) => ref Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset);
+}

@@ -1,0 +1,39 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>The decoder of one block, written once over lanes of any width.</summary>
+internal interface ILaneDecoder
+{
+    static abstract int BlockValues { get; }
+
+    static abstract int BlockBytes { get; }
+
+    static abstract void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>;
+}
+
+/// <summary>A block type whose decoder runs at the chosen vector width.</summary>
+internal abstract class LaneBlockType<TSelf> : BlockType where TSelf : LaneBlockType<TSelf>, ILaneDecoder
+{
+    public sealed override int ValuesPerBlock => TSelf.BlockValues;
+    public sealed override int BytesPerBlock => TSelf.BlockBytes;
+
+    private protected sealed override void DecodeBlocks(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values)
+    {
+        if (level >= SimdLevel.Avx512) DecodeBlocks<Lanes512>(blocks, values);
+        else if (level >= SimdLevel.Avx2) DecodeBlocks<Lanes256>(blocks, values);
+        else if (level >= SimdLevel.Vector128) DecodeBlocks<Lanes128>(blocks, values);
+        else DecodeBlocks<Lanes1>(blocks, values);
+    }
+
+    private static void DecodeBlocks<T>(ReadOnlySpan<byte> blocks, Span<float> values) where T : unmanaged, ILanes<T>
+    {
+        ref byte from = ref MemoryMarshal.GetReference(blocks);
+        ref float to = ref MemoryMarshal.GetReference(values);
+        int count = values.Length / TSelf.BlockValues;
+        for (int n = 0; n < count; n++) TSelf.DecodeBlock<T>(ref Unsafe.Add(ref from, n * TSelf.BlockBytes), ref Unsafe.Add(ref to, n * TSelf.BlockValues));
+    }
+}

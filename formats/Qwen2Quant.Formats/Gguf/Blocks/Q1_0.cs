@@ -1,0 +1,17 @@
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>ggml's <c>block_q1_0</c>: half d, 16 bytes of sign bits, lowest first; value +d where the bit is set, -d elsewhere.</summary>
+internal sealed class Q1_0 : ScalarBlockType
+{
+    public static Q1_0 Instance { get; } = new();
+
+    public override string Name => "Q1_0";
+    public override int ValuesPerBlock => 128;
+    public override int BytesPerBlock => 18;
+
+    private protected override void DecodeBlock(ReadOnlySpan<byte> block, Span<float> values)
+    {
+        float d = HalfAt(in block[0], 0);
+        for (int j = 0; j < 128; j++) values[j] = ((block[2 + (j >> 3)] >> (j & 7)) & 1) != 0 ? d : -d;
+    }
+}

@@ -1,0 +1,35 @@
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>ggml's <c>block_q5_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 32 of fifth bits, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
+internal sealed class Q5_K : LaneBlockType<Q5_K>, ILaneDecoder
+{
+    public static Q5_K Instance { get; } = new();
+
+    public static int BlockValues => 256;
+    public static int BlockBytes => 176;
+
+    public override string Name => "Q5_K";
+
+    public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
+    {
+        float d = HalfAt(in block, 0);
+        float dmin = HalfAt(in block, 2);
+        ref byte fifthBits = ref ByteAt(in block, 16);
+        for (int k = 0; k < 8; k++)
+        {
+            (int scale, int min) = SixBitScales.At(ref ByteAt(in block, 4), k);
+            T step = T.Broadcast(d * scale);
+            T minimum = T.Broadcast(dmin * min);
+            ref byte nibbles = ref ByteAt(in block, 48 + (32 * (k >> 1)));
+            for (int l = 0; l < 32; l += T.Width)
+            {
+                T low = T.ShiftRight(T.LoadBytes(ref Unsafe.Add(ref nibbles, l)), 4 * (k & 1)) & T.BroadcastInt(15);
+                T high = T.ShiftRight(T.LoadBytes(ref Unsafe.Add(ref fifthBits, l)), k) & T.BroadcastInt(1);
+                T.Store((step * T.ToFloat(low | T.ShiftLeft(high, 4))) - minimum, ref Unsafe.Add(ref values, (32 * k) + l));
+            }
+        }
+    }
+}

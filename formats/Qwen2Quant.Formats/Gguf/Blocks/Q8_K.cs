@@ -1,0 +1,21 @@
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>ggml's <c>block_q8_K</c>, for activations: float d, 256 signed bytes, 16 sums of 16 codes; value <c>d * q</c>.</summary>
+internal sealed class Q8_K : LaneBlockType<Q8_K>, ILaneDecoder
+{
+    public static Q8_K Instance { get; } = new();
+
+    public static int BlockValues => 256;
+    public static int BlockBytes => 292;
+
+    public override string Name => "Q8_K";
+
+    public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
+    {
+        T step = T.Broadcast(BitConverter.UInt32BitsToSingle(UIntAt(in block, 0)));
+        for (int j = 0; j < 256; j += T.Width) T.Store(step * T.ToFloat(T.LoadSBytes(ref ByteAt(in block, 4 + j))), ref Unsafe.Add(ref values, j));
+    }
+}

@@ -1,0 +1,176 @@
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>
+/// ggml's searches for the scale of a group under weights. Each lane is a group of its own, so that every sum runs over the
+/// group's values in index order, as ggml's does, at every vector width. Value i of lane g lies at <c>i * 16 + g</c>.
+/// </summary>
+internal static class Search
+{
+    /// <summary>Groups side by side in a transposed batch.</summary>
+    public const int Stride = 16;
+
+    /// <summary>Magnitude below which ggml takes a group as zero (<c>GROUP_MAX_EPS</c>).</summary>
+    public const float Epsilon = 1e-15f;
+
+    /// <summary>Turns groups of <paramref name="groupLength"/> values, back to back, into lanes; missing groups become zeros.</summary>
+    public static void Transpose(ReadOnlySpan<float> groups, int groupLength, Span<float> lanes)
+    {
+        int count = groups.Length / groupLength;
+        if (count < Stride) lanes.Clear();
+        for (int g = 0; g < count; g++)
+        {
+            ReadOnlySpan<float> group = groups.Slice(g * groupLength, groupLength);
+            for (int i = 0; i < group.Length; i++) lanes[(i * Stride) + g] = group[i];
+        }
+    }
+
+    /// <summary>
+    /// ggml's <c>make_qx_quants</c>: codes of -<paramref name="limit"/> to <paramref name="limit"/> - 1 times a scale of either sign; of 19 roundings the one
+    /// whose best scale leaves the least weighted error.
+    /// </summary>
+    /// <returns>The best scale, and the inverse scale that gave the codes; both 0, with codes of -limit, for a group of zeros.</returns>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (T Scale, T Inverse) Symmetric<T>(ref readonly float values, ref readonly float weights, int length, int limit) where T : unmanaged, ILanes<T>
+    {
+        T peak = T.Broadcast(0), extreme = peak;
+        for (int i = 0; i < length; i++)
+        {
+            T value = At<T>(in values, i);
+            T magnitude = LaneMath.Abs(value);
+            T larger = T.Greater(magnitude, peak);
+            peak = T.Select(larger, magnitude, peak);
+            extreme = T.Select(larger, value, extreme);
+        }
+
+        T zero = T.Broadcast(0);
+        T dead = T.Greater(T.Broadcast(Epsilon), peak);
+        T bestInverse = T.Broadcast(-limit) / extreme;
+        (T sumXl, T sumL2) = Sums<T>(in values, in weights, length, limit, bestInverse);
+        T bestScale = T.Select(T.Greater(sumL2, zero), sumXl / sumL2, zero);
+        T best = bestScale * sumXl;
+        for (int step = -9; step <= 9; step++)
+        {
+            if (step == 0) continue;
+            T inverse = T.Broadcast(-(limit + (0.1f * step))) / extreme;
+            (sumXl, sumL2) = Sums<T>(in values, in weights, length, limit, inverse);
+            T better = T.Greater(sumL2, zero) & T.Greater(sumXl * sumXl, best * sumL2);
+            bestScale = T.Select(better, sumXl / sumL2, bestScale);
+            bestInverse = T.Select(better, inverse, bestInverse);
+            best = T.Select(better, bestScale * sumXl, best);
+        }
+
+        return (T.Select(dead, zero, bestScale), T.Select(dead, zero, bestInverse));
+    }
+
+    /// <summary>Codes 0 to 2 x <paramref name="limit"/> - 1, as integer lanes, of <see cref="Symmetric"/>'s choice.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T SymmetricCodes<T>(T values, T inverse, int limit) where T : unmanaged, ILanes<T>
+    {
+        T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * values, -limit, limit - 1)) + T.Broadcast(limit);
+        return T.ToInt(T.Select(T.Equal(inverse, T.Broadcast(0)), T.Broadcast(0), code));
+    }
+
+    /// <summary>
+    /// ggml's <c>make_qkx3_quants</c> as its imatrix path of Q4_1 and Q5_1 calls it: codes of 0 to <paramref name="limit"/> times a scale plus a minimum that is
+    /// not positive; 37 roundings, each anchored at the best minimum so far, judged by weighted squared error.
+    /// </summary>
+    /// <returns>The best scale and minimum, and the inverse scale and anchor that gave the codes; scale and inverse 0, with codes 0, for a group without range.</returns>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (T Scale, T Minimum, T Inverse, T Anchor) Affine<T>(ref readonly float values, ref readonly float weights, int length, int limit) where T : unmanaged, ILanes<T>
+    {
+        T zero = T.Broadcast(0);
+        T low = At<T>(in values, 0);
+        T high = low;
+        T sumW = At<T>(in weights, 0);
+        T sumX = sumW * low;
+        for (int i = 1; i < length; i++)
+        {
+            T value = At<T>(in values, i);
+            T weight = At<T>(in weights, i);
+            low = T.Min(value, low);
+            high = T.Max(value, high);
+            sumW += weight;
+            sumX += weight * value;
+        }
+
+        T minimum = T.Min(low, zero);
+        T alive = T.Greater(high, minimum);
+        T inverse = T.Broadcast(limit) / (high - minimum);
+        T scale = T.Broadcast(1) / inverse;
+        (T bestInverse, T anchor) = (inverse, minimum);
+        T best = AffineError<T>(in values, in weights, length, limit, inverse, minimum, scale, minimum);
+        for (int step = 0; step <= 36; step++)
+        {
+            inverse = T.Broadcast(-0.9f + (0.05f * step) + limit) / (high - minimum);
+            T sumL = zero, sumL2 = zero, sumXl = zero;
+            for (int i = 0; i < length; i++)
+            {
+                T value = At<T>(in values, i);
+                T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * (value - minimum), 0, limit));
+                T weighted = At<T>(in weights, i) * code;
+                sumL += weighted;
+                sumL2 += weighted * code;
+                sumXl += weighted * value;
+            }
+
+            T determinant = (sumW * sumL2) - (sumL * sumL);
+            T trialScale = ((sumW * sumXl) - (sumX * sumL)) / determinant;
+            T trialMinimum = ((sumL2 * sumX) - (sumL * sumXl)) / determinant;
+            T positive = T.Greater(trialMinimum, zero);
+            trialScale = T.Select(positive, sumXl / sumL2, trialScale);
+            trialMinimum = T.Select(positive, zero, trialMinimum);
+            T error = AffineError<T>(in values, in weights, length, limit, inverse, minimum, trialScale, trialMinimum);
+            T better = T.Greater(determinant, zero) & T.Greater(best, error);
+            bestInverse = T.Select(better, inverse, bestInverse);
+            anchor = T.Select(better, minimum, anchor);
+            best = T.Select(better, error, best);
+            scale = T.Select(better, trialScale, scale);
+            minimum = T.Select(better, trialMinimum, minimum);
+        }
+
+        return (T.Select(alive, scale, zero), minimum, T.Select(alive, bestInverse, zero), anchor);
+    }
+
+    /// <summary>Codes 0 to <paramref name="limit"/>, as integer lanes, of <see cref="Affine"/>'s choice.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T AffineCodes<T>(T values, T inverse, T anchor, int limit) where T : unmanaged, ILanes<T> =>
+        T.ToInt(LaneMath.RoundToEven(LaneMath.Clamp(inverse * (values - anchor), 0, limit)));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T AffineError<T>(ref readonly float values, ref readonly float weights, int length, int limit, T inverse, T anchor, T scale, T minimum)
+        where T : unmanaged, ILanes<T>
+    {
+        T error = T.Broadcast(0);
+        for (int i = 0; i < length; i++)
+        {
+            T value = At<T>(in values, i);
+            T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * (value - anchor), 0, limit));
+            T difference = (scale * code) + minimum - value;
+            error += At<T>(in weights, i) * (difference * difference);
+        }
+
+        return error;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static (T SumXl, T SumL2) Sums<T>(ref readonly float values, ref readonly float weights, int length, int limit, T inverse) where T : unmanaged, ILanes<T>
+    {
+        T sumXl = T.Broadcast(0), sumL2 = sumXl;
+        for (int i = 0; i < length; i++)
+        {
+            T value = At<T>(in values, i);
+            T weight = At<T>(in weights, i);
+            T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * value, -limit, limit - 1));
+            sumXl += weight * value * code;
+            sumL2 += weight * code * code;
+        }
+
+        return (sumXl, sumL2);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T At<T>(ref readonly float values, int index) where T : unmanaged, ILanes<T> => T.Load(ref Unsafe.Add(ref Unsafe.AsRef(in values), index * Stride));
+}

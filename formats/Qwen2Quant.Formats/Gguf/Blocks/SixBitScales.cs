@@ -1,0 +1,19 @@
+using System.Runtime.CompilerServices;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>The 12 bytes of eight 6-bit scales and minima of Q4_K and Q5_K (ggml's <c>get_scale_min_k4</c>).</summary>
+internal static class SixBitScales
+{
+    /// <summary>Bytes 0 to 3 hold scales 0 to 3, bytes 4 to 7 minima 0 to 3, each under the top two bits of the one four later; bytes 8 to 11 the low nibbles of the others, scale below minimum.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (int Scale, int Minimum) At(ref readonly byte packed, int k)
+    {
+        ref byte bytes = ref Unsafe.AsRef(in packed);
+        int a = Unsafe.Add(ref bytes, k & 3);
+        int b = Unsafe.Add(ref bytes, (k & 3) + 4);
+        if (k < 4) return (a & 63, b & 63);
+        int low = Unsafe.Add(ref bytes, k + 4);
+        return ((low & 15) | (a >> 6 << 4), (low >> 4) | (b >> 6 << 4));
+    }
+}

@@ -1,0 +1,112 @@
+using System.Globalization;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Formats.Gguf.Blocks;
+using Xunit.Abstractions;
+
+namespace Qwen2Quant.Tests.Blocks;
+
+public class CodecTests(ITestOutputHelper output)
+{
+    public static TheoryData<string> Codecs => [.. BlockData.BlockTypes.Where(type => type.Codec is not null).Select(type => type.Name)];
+
+    [Fact]
+    public void Every_type_that_encodes_has_a_codec() =>
+        Assert.Equal(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q8_0"], BlockData.BlockTypes.Where(type => type.CanEncode && type.Codec is not null).Select(type => type.Name).Order());
+
+    [Theory]
+    [MemberData(nameof(Codecs))]
+    public void Levels_of_unpacked_blocks_equal_the_decoder_and_packing_inverts(string name)
+    {
+        BlockType type = BlockData.Block(name);
+        byte[] golden = BlockData.Has($"{name}.bin") ? BlockData.Bytes($"{name}.bin") : [];
+        byte[] blocks = [.. golden, .. BlockData.RandomBlocks(type, 200, 31337)];
+        for (int start = 0; start < blocks.Length; start += type.BytesPerBlock) CheckBlock(type, blocks.AsSpan(start, type.BytesPerBlock));
+    }
+
+    [Theory]
+    [MemberData(nameof(Codecs))]
+    public void Encoded_special_rows_unpack_and_pack_to_themselves(string name)
+    {
+        BlockType type = BlockData.Block(name);
+        foreach ((_, float[] row) in SpecialRows.For(type.ValuesPerBlock))
+        {
+            byte[] blocks = BlockData.Encode(type, [.. row.Select(value => Math.Clamp(value, -60000, 60000))], Math.Max(row.Length, 1), []);
+            for (int start = 0; start < blocks.Length; start += type.BytesPerBlock) CheckBlock(type, blocks.AsSpan(start, type.BytesPerBlock));
+        }
+    }
+
+    /// <summary>Nearest codes under the stored parameters lose no more than the reference, which rounds under unrounded ones.</summary>
+    [Theory]
+    [MemberData(nameof(Codecs))]
+    public void Fit_and_nearest_are_no_worse_than_the_reference(string name)
+    {
+        BlockType type = BlockData.Block(name);
+        float[] values = BlockData.Values(65536);
+        float[] decoded = new float[values.Length];
+        type.Decode(BlockData.Encode(type, values, 512, []), decoded);
+        double reference = SquaredError(values, decoded);
+        double fitted = SquaredError(values, FitAndRound(type, values, []));
+        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name}: fitted / reference squared error {fitted / reference:f6}"));
+        Assert.InRange(fitted / reference, 0.5, 1);
+    }
+
+    [Theory]
+    [InlineData("Q4_0")]
+    [InlineData("Q4_1")]
+    [InlineData("Q5_0")]
+    [InlineData("Q5_1")]
+    [InlineData("Q6_K")]
+    public void Importance_lowers_the_weighted_error(string name)
+    {
+        BlockType type = BlockData.Block(name);
+        float[] values = BlockData.Values(65536);
+        float[] column = BlockData.Importance();
+        float[] weights = [.. Enumerable.Range(0, values.Length).Select(i => column[i % 512] * column[i % 512] * column[i % 512])];
+        double plain = SquaredError(values, FitAndRound(type, values, []), weights);
+        double weighted = SquaredError(values, FitAndRound(type, values, weights), weights);
+        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name}: weighted / plain {weighted / plain:f6}"));
+        Assert.InRange(weighted / plain, 0.3, 0.999);
+    }
+
+    private static void CheckBlock(BlockType type, ReadOnlySpan<byte> block)
+    {
+        IBlockCodec codec = type.Codec!;
+        GridShape shape = codec.Shape;
+        byte[] codes = new byte[shape.BlockLength];
+        float[] parameters = new float[shape.ParameterCount];
+        codec.Unpack(block, codes, parameters);
+        float[] values = [.. codes.Select((code, i) => codec.GetLevels(parameters, i / shape.SubBlockLength).Value(code))];
+        float[] decoded = new float[shape.BlockLength];
+        type.Decode(block, decoded);
+        BlockData.AssertSameBits(decoded, values, type.Name);
+        byte[] packed = new byte[block.Length];
+        codec.Pack(codes, parameters, packed);
+        BlockData.AssertSameBytes(block, packed, type.Name);
+    }
+
+    private static float[] FitAndRound(BlockType type, float[] values, float[] weights)
+    {
+        IBlockCodec codec = type.Codec!;
+        GridShape shape = codec.Shape;
+        float[] parameters = new float[shape.ParameterCount];
+        float[] rounded = new float[values.Length];
+        for (int start = 0; start < values.Length; start += shape.BlockLength)
+        {
+            codec.Fit(values.AsSpan(start, shape.BlockLength), weights.Length == 0 ? [] : weights.AsSpan(start, shape.BlockLength), parameters);
+            for (int i = 0; i < shape.BlockLength; i++)
+            {
+                Levels levels = codec.GetLevels(parameters, i / shape.SubBlockLength);
+                rounded[start + i] = levels.Value(levels.Nearest(values[start + i]));
+            }
+        }
+
+        return rounded;
+    }
+
+    private static double SquaredError(float[] expected, float[] actual, float[]? weights = null)
+    {
+        double sum = 0;
+        for (int i = 0; i < expected.Length; i++) sum += (weights?[i] ?? 1) * Math.Pow((double)expected[i] - actual[i], 2);
+        return sum;
+    }
+}
