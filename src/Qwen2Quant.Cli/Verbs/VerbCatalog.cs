@@ -10,5 +10,15 @@ internal static class VerbCatalog
 {
     public static IReadOnlyList<Func<VerbRunner, Command>> All { get; } =
     [
+        InspectVerb.Create,
+        ConvertVerb.Create,
+        QuantizeVerb.Create,
+        PerplexityVerb.Create,
+        CompareVerb.Create,
+        VerifyVerb.Create,
+        GenerateVerb.Create,
+        TokenizeVerb.Create,
+        TypesVerb.Create,
+        CompletionVerb.Create,
     ];
 }

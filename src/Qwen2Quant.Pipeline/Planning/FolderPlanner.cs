@@ -11,7 +11,7 @@ using Qwen2Quant.Pipeline.Running;
 namespace Qwen2Quant.Pipeline.Planning;
 
 /// <summary>Plans a Hugging Face folder: safetensors shards with their index, configuration, tokenizer files.</summary>
-internal static class FolderPlanner
+public static class FolderPlanner
 {
     private static readonly Dictionary<string, string> TorchNames = new(StringComparer.Ordinal) { ["F32"] = "float32", ["F16"] = "float16", ["BF16"] = "bfloat16" };
 

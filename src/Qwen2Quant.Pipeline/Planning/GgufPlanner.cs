@@ -9,7 +9,7 @@ using Qwen2Quant.Pipeline.Recipes;
 namespace Qwen2Quant.Pipeline.Planning;
 
 /// <summary>Plans a GGUF file: names and order of llama-quantize, metadata of mainline's converter.</summary>
-internal static class GgufPlanner
+public static class GgufPlanner
 {
     /// <summary>Row types by name of the general.file_type numbers that plain conversions have (LLAMA_FTYPE).</summary>
     private static readonly Dictionary<string, uint> PlainFileTypes = new(StringComparer.Ordinal) { ["F32"] = 0, ["F16"] = 1, ["BF16"] = 32, ["Q8_0"] = 7 };

@@ -1,7 +1,6 @@
 using System.IO.Hashing;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
-using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Planning;
@@ -117,7 +116,7 @@ internal sealed class ConversionRunner
             int rows = Math.Min(rowsPerChunk, slab.RowCount - row);
             Span<float> chunk = values[..(rows * rowLength)];
             slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
-            RequireFinite(slab, row, rowLength, chunk);
+            Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
             if (!isCopy) sums += _solver.EncodeRows(target, chunk, rowLength, default, encoded.Slice(row * targetRowBytes, rows * targetRowBytes));
         }
 
@@ -132,19 +131,6 @@ internal sealed class ConversionRunner
         }
 
         return sums;
-    }
-
-    private static void RequireFinite(Slab slab, int row, int rowLength, ReadOnlySpan<float> chunk)
-    {
-        int index = FiniteCheck.FindNonFinite(chunk);
-        if (index < 0) return;
-        throw new QuantException(ErrorKind.Numeric, "a weight is not finite")
-        {
-            Rule = PipelineRules.FiniteWeights,
-            Tensor = slab.Part.Name,
-            Found = $"{chunk[index]} in row {slab.FirstRow + row + (index / rowLength)}, column {index % rowLength}",
-            Remedy = "The checkpoint is damaged; download it again.",
-        };
     }
 
     private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, long FirstRow, int RowCount, long TargetOffset, long TargetBytes);
