@@ -1,7 +1,6 @@
 using System.Text;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
-using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Pipeline.Checkpoints;

@@ -1,4 +1,3 @@
-using System.IO.Hashing;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Running;
@@ -27,7 +26,7 @@ internal sealed class ConversionRunner
     private readonly ISolver _solver;
     private readonly RunContext _context;
     private readonly List<Slab> _slabs;
-    private readonly ulong[] _hashes;
+    private readonly ulong[] _checksums;
 
     public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, RunContext context)
     {
@@ -36,7 +35,7 @@ internal sealed class ConversionRunner
         _solver = solver;
         _context = context;
         _slabs = CutSlabs(plan);
-        _hashes = new ulong[_slabs.Count];
+        _checksums = new ulong[_slabs.Count];
     }
 
     /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one. Returns the error sums of each item.</summary>
@@ -44,12 +43,12 @@ internal sealed class ConversionRunner
     {
         ErrorSums[] sums = new ErrorSums[_slabs.Count];
         using IProgressTask progress = _context.Progress.Start("Writing", _plan.Items.Sum(item => item.Target.Tensor.ByteLength), "B");
-        Workers.Run(_context.Threads, _slabs.Count, _context.Cancellation, () => new Buffers(), (index, buffers) =>
+        Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
         {
             Slab slab = _slabs[index];
             sums[index] = Encode(slab, index, files[slab.Item.FileIndex], buffers);
             progress.Advance(slab.TargetBytes);
-        });
+        }, _context.Cancellation);
 
         ErrorSums[] byItem = new ErrorSums[_plan.Items.Count];
         for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex] += sums[index];
@@ -57,12 +56,12 @@ internal sealed class ConversionRunner
     }
 
     /// <summary>Reads every slab back through the public reader and compares it with what was meant to be written.</summary>
-    public void Verify(ITensorSource output) => Workers.Run(_context.Threads, _slabs.Count, _context.Cancellation, () => new Buffers(), (index, buffers) =>
+    public void Verify(ITensorSource output) => Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
     {
         Slab slab = _slabs[index];
         Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
         output.ReadRaw(output.Find(slab.Item.Name)!, slab.TargetOffset - slab.Item.Target.ByteOffset, stored);
-        if (XxHash3.HashToUInt64(stored) == _hashes[index]) return;
+        if (SlabChecksum.Compute(stored) == _checksums[index]) return;
         throw new QuantException(ErrorKind.Verification, "the output does not hold what was written")
         {
             Path = _plan.Target,
@@ -70,7 +69,7 @@ internal sealed class ConversionRunner
             ByteOffset = slab.TargetOffset,
             Remedy = "Check the disk.",
         };
-    });
+    }, _context.Cancellation);
 
     private static List<Slab> CutSlabs(ConversionPlan plan)
     {
@@ -120,7 +119,7 @@ internal sealed class ConversionRunner
             if (!isCopy) sums += _solver.EncodeRows(target, chunk, rowLength, default, encoded.Slice(row * targetRowBytes, rows * targetRowBytes));
         }
 
-        _hashes[index] = XxHash3.HashToUInt64(encoded);
+        _checksums[index] = SlabChecksum.Compute(encoded);
         try
         {
             file.Write(slab.TargetOffset, encoded);

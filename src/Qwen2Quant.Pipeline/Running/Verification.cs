@@ -29,7 +29,7 @@ public static class Verification
         }
 
         using IProgressTask progress = context.Progress.Start("Verifying", checkpoint.Raw.Tensors.Sum(entry => entry.ByteLength), "B");
-        Workers.Run(context.Threads, slabs.Count, context.Cancellation, () => 0, (index, _) =>
+        Workers.Run(context.Threads, slabs.Count, () => 0, (index, _) =>
         {
             (TensorEntry entry, long firstRow, int rowCount) = slabs[index];
             int rowLength = checked((int)entry.Shape.RowLength);
@@ -39,7 +39,7 @@ public static class Verification
             RequireFinite(entry, firstRow, rowLength, values);
             ArrayPool<float>.Shared.Return(buffer);
             progress.Advance(entry.Type.ByteCount(values.Length));
-        });
+        }, context.Cancellation);
         return watch.Elapsed.TotalSeconds;
     }
 
