@@ -12,7 +12,7 @@ namespace Qwen2Quant.Formats.Safetensors;
 /// </summary>
 /// <remarks>
 /// Tensors are dealt to shards in the order given, as Hugging Face does (<c>split_state_dict_into_shards_factory</c>): a shard is closed
-/// when the next tensor would exceed the limit, and a tensor above the limit is a shard of its own. Inside a file they lie as the
+/// when the next tensor would exceed the limit, and a tensor above the limit is a shard of its own at once. Inside a file they lie as the
 /// reference writer orders them, by falling <see cref="SafetensorsDtype.Order"/> and then by name, so that the data of every one is
 /// aligned to its values; the header lists them so, after the metadata by key, and is padded with spaces to 8 bytes.
 /// </remarks>

@@ -9,13 +9,12 @@ namespace Qwen2Quant.Formats.Safetensors;
 /// </summary>
 internal sealed class ShardHandles : IDisposable
 {
-    /// <summary>Few enough for a descriptor limit of 64, of which the runtime takes about thirty.</summary>
+    /// <summary>Few enough for a descriptor limit of 64: the runtime itself holds two for each assembly when it is not compiled ahead of time.</summary>
     public const int MostOpen = 8;
 
-    private readonly Lock _gate = new();
+    private readonly object _gate = new();
     private readonly IFileLayer _files;
     private readonly Shard[] _shards;
-    private readonly SemaphoreSlim _readers = new(MostOpen);
     private int _openCount;
     private long _clock;
     private bool _disposed;
@@ -68,41 +67,37 @@ internal sealed class ShardHandles : IDisposable
         {
             _disposed = true;
             foreach (Shard shard in _shards) Close(shard);
+            Monitor.PulseAll(_gate);
         }
     }
 
-    // At most MostOpen readers are inside, so one of MostOpen open files is always at rest when another must be opened.
     private IReadFile Acquire(int index)
     {
-        _readers.Wait();
-        try
+        lock (_gate)
         {
-            lock (_gate)
-            {
-                ObjectDisposedException.ThrowIf(_disposed, this);
-                Shard shard = _shards[index];
-                shard.File ??= OpenInPlaceOfAnother(shard);
-                shard.Readers++;
-                shard.LastUse = ++_clock;
-                return shard.File;
-            }
-        }
-        catch
-        {
-            _readers.Release();
-            throw;
+            Shard shard = _shards[index];
+            while (shard.File is null && _openCount == MostOpen && LongestAtRest() is null) Monitor.Wait(_gate);
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            shard.File ??= OpenInPlaceOfAnother(shard);
+            shard.Readers++;
+            shard.LastUse = ++_clock;
+            return shard.File;
         }
     }
 
     private void Release(int index)
     {
-        lock (_gate) _shards[index].Readers--;
-        _readers.Release();
+        lock (_gate)
+        {
+            if (--_shards[index].Readers == 0) Monitor.PulseAll(_gate);
+        }
     }
+
+    private Shard? LongestAtRest() => _shards.Where(static shard => shard.File is not null && shard.Readers == 0).MinBy(static shard => shard.LastUse);
 
     private IReadFile OpenInPlaceOfAnother(Shard shard)
     {
-        if (_openCount == MostOpen) Close(_shards.Where(static other => other.File is not null && other.Readers == 0).MinBy(static other => other.LastUse)!);
+        if (_openCount == MostOpen) Close(LongestAtRest()!);
         FileIdentity identity = FileOpening.Identify(_files, shard.Path);
         if (identity != shard.Identity)
         {

@@ -35,6 +35,35 @@ public sealed class CheckpointTests
     }
 
     [Fact]
+    public void EveryFailingCallIsATypedErrorAndLeavesNothingOpen()
+    {
+        int failed = 0;
+        for (int call = 1; ; call++)
+        {
+            MemoryFolder folder = WeightFileRuleCases.Folder();
+            folder.FailingCall = call;
+            try
+            {
+                using SafetensorsCheckpoint checkpoint = SafetensorsCheckpoint.Open(folder, MemoryFolder.Path, new ReadOptions());
+                foreach (TensorEntry entry in checkpoint.Tensors) checkpoint.ReadAll(entry);
+                Assert.True(folder.Calls < call);
+                break;
+            }
+            catch (QuantException error)
+            {
+                failed++;
+                Assert.Equal(ErrorKind.Resource, error.Kind);
+                Assert.NotNull(error.Path);
+                Assert.IsType<IOException>(error.InnerException);
+            }
+
+            Assert.Equal(0, folder.OpenCount);
+        }
+
+        Assert.True(failed > 10);
+    }
+
+    [Fact]
     public void MissingShardsAreAllListed()
     {
         OutputTensor[] tensors = [.. Enumerable.Range(0, 5).Select(static i => new OutputTensor($"t{i}", PlainTypes.U8, new Shape(4)))];

@@ -17,6 +17,11 @@ internal sealed class MemoryFolder : IFileLayer
     public int MostOpen { get; private set; }
     public int Openings { get; private set; }
 
+    /// <summary>The call that fails, counted from 1; none when 0.</summary>
+    public int FailingCall { get; set; }
+
+    public int Calls { get; private set; }
+
     public MemoryFolder With(string name, byte[] bytes)
     {
         _files[name] = bytes;
@@ -52,6 +57,7 @@ internal sealed class MemoryFolder : IFileLayer
 
     public IReadFile OpenRead(string path)
     {
+        Count();
         if (!_files.TryGetValue(Name(path), out byte[]? bytes)) throw new FileNotFoundException("missing", path);
         lock (_lock)
         {
@@ -66,9 +72,17 @@ internal sealed class MemoryFolder : IFileLayer
 
     public bool DirectoryExists(string path) => path == Path;
 
-    public IReadOnlyList<string> List(string directory) => [.. _files.Keys.Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> List(string directory)
+    {
+        Count();
+        return [.. _files.Keys.Order(StringComparer.Ordinal)];
+    }
 
-    public FileIdentity Identify(string path) => new(path, _files[Name(path)].Length, _times[Name(path)]);
+    public FileIdentity Identify(string path)
+    {
+        Count();
+        return new(path, _files[Name(path)].Length, _times[Name(path)]);
+    }
 
     public string? ResolveLink(string path) => path;
 
@@ -84,6 +98,14 @@ internal sealed class MemoryFolder : IFileLayer
 
     public long FreeBytes(string path) => throw new NotSupportedException();
 
+    private void Count()
+    {
+        lock (_lock)
+        {
+            if (++Calls == FailingCall) throw new IOException("injected");
+        }
+    }
+
     private static string Name(string path) => System.IO.Path.GetFileName(path);
 
     private sealed class CountedFile(MemoryFolder folder, string path, byte[] bytes) : IReadFile
@@ -97,6 +119,7 @@ internal sealed class MemoryFolder : IFileLayer
         public int Read(long byteOffset, Span<byte> destination)
         {
             ObjectDisposedException.ThrowIf(_closed, this);
+            folder.Count();
             return _file.Read(byteOffset, destination);
         }
 

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text;
 using System.Text.RegularExpressions;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Safetensors;
 using Xunit.Abstractions;
 
@@ -11,6 +12,7 @@ namespace Qwen2Quant.Tests.Safetensors;
 public sealed class MutationTests(ITestOutputHelper output)
 {
     private const long MostAllocated = 64 << 20;
+    private static readonly TimeSpan Longest = TimeSpan.FromSeconds(1);
 
     private static readonly (string Name, Func<Skeleton, string> Get, Action<Skeleton, string> Set)[] Fields =
     [
@@ -23,7 +25,7 @@ public sealed class MutationTests(ITestOutputHelper output)
             ($"name {i}", s => s.Entries[i].Name, (s, v) => s.Entries[i].Name = v),
             ($"dtype {i}", s => s.Entries[i].Dtype, (s, v) => s.Entries[i].Dtype = v),
             ($"shape {i}", s => s.Entries[i].Shape, (s, v) => s.Entries[i].Shape = v),
-            ($"dimension {i}", s => s.Entries[i].Shape[1..2], (s, v) => s.Entries[i].Shape = $"[{v}{s.Entries[i].Shape[2..]}"),
+            ($"dimension {i}", s => s.Entries[i].Shape.Trim('[', ']').Split(',')[0], (s, v) => s.Entries[i].Shape = s.Entries[i].Shape.Contains(',') ? $"[{v},2]" : $"[{v}]"),
             ($"begin {i}", s => s.Entries[i].Begin, (s, v) => s.Entries[i].Begin = v),
             ($"end {i}", s => s.Entries[i].End, (s, v) => s.Entries[i].End = v),
             ($"entry {i}", s => s.Entries[i].ToString()[(s.Entries[i].Name.Length + 1)..], (s, v) => s.Entries[i].Value = v),
@@ -91,6 +93,40 @@ public sealed class MutationTests(ITestOutputHelper output)
         Assert.True(outcomes.GetValueOrDefault("accepted") is > 50 and < 3000);
     }
 
+    [Fact]
+    public void RandomMutationsOfAnIndex()
+    {
+        const int Seed = 11;
+        Random random = new(Seed);
+        int accepted = 0;
+        Dictionary<string, int> outcomes = [];
+        string index = Encoding.UTF8.GetString(WeightFileRuleCases.Folder()[SafetensorsPlan.IndexFileName]);
+        for (int i = 0; i < 2000; i++)
+        {
+            string mutated = random.Next(4) switch
+            {
+                0 => Repeat(index, random),
+                1 => index.Remove(random.Next(index.Length), 1),
+                2 => index.Insert(random.Next(index.Length + 1), Pieces[random.Next(Pieces.Length)]),
+                _ => ReplaceNumber(index, random),
+            };
+            MemoryFolder folder = WeightFileRuleCases.Folder().With(SafetensorsPlan.IndexFileName, mutated);
+            Rule? rule = OpenOrRefuse(
+                () =>
+                {
+                    using SafetensorsCheckpoint checkpoint = SafetensorsCheckpoint.Open(folder, MemoryFolder.Path, new ReadOptions());
+                    Assert.Equal(["x", "y"], checkpoint.Tensors.Select(static entry => entry.Name));
+                },
+                $"seed {Seed}, iteration {i}");
+            Assert.Equal(0, folder.OpenCount);
+            if (rule is null) accepted++;
+            else outcomes[rule.Id] = outcomes.GetValueOrDefault(rule.Id) + 1;
+        }
+
+        output.WriteLine($"seed {Seed}: {accepted} accepted, " + string.Join(", ", outcomes.Select(static pair => $"{pair.Key} {pair.Value}")));
+        Assert.True(accepted > 20 && outcomes.Count >= 3);
+    }
+
     private static byte[] Mutate(Random random)
     {
         Skeleton skeleton = new();
@@ -104,9 +140,9 @@ public sealed class MutationTests(ITestOutputHelper output)
         byte[] file = skeleton.Build();
         int headerLength = file.Length - 8 - skeleton.DataBytes;
         string header = Encoding.UTF8.GetString(file, 8, headerLength);
-        header = random.Next(6) switch
+        header = random.Next(8) switch
         {
-            0 => ReplaceNumber(header, random),
+            0 or 4 or 5 => ReplaceNumber(header, random),
             1 when header.Length > 0 => header.Remove(random.Next(header.Length), 1),
             2 => header.Insert(random.Next(header.Length + 1), Pieces[random.Next(Pieces.Length)]),
             3 => Repeat(header, random),
@@ -137,28 +173,44 @@ public sealed class MutationTests(ITestOutputHelper output)
     }
 
     /// <summary>Null when the file was accepted and means what a second parser says; else the rule by which it was refused.</summary>
-    private static Rule? OpenOrRefuse(byte[] file, string what)
+    private static Rule? OpenOrRefuse(byte[] file, string what) =>
+        OpenOrRefuse(() => Oracle.CheckEqual(file, SafetensorsRuleCases.Open(file)), what);
+
+    private static Rule? OpenOrRefuse(Action open, string what)
     {
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        long start = Stopwatch.GetTimestamp();
+        // A machine under load may hold a thread up: only an input that is slow every time is slow.
+        TimeSpan fastest = TimeSpan.MaxValue;
         Rule? rule = null;
+        for (int attempt = 0; attempt < 3 && fastest > Longest; attempt++)
+        {
+            long before = GC.GetAllocatedBytesForCurrentThread();
+            long start = Stopwatch.GetTimestamp();
+            rule = OpenOnce(open, what);
+            TimeSpan elapsed = Stopwatch.GetElapsedTime(start);
+            if (elapsed < fastest) fastest = elapsed;
+            Assert.True(GC.GetAllocatedBytesForCurrentThread() - before < MostAllocated, $"{what}: allocated too much");
+        }
+
+        Assert.True(fastest <= Longest, $"{what}: took {fastest}");
+        return rule;
+    }
+
+    private static Rule? OpenOnce(Action open, string what)
+    {
         try
         {
-            SafetensorsFile opened = SafetensorsRuleCases.Open(file);
-            Oracle.CheckEqual(file, opened);
+            open();
+            return null;
         }
         catch (QuantException error)
         {
-            rule = error.Rule;
-            Assert.True(rule is not null, $"{what}: refused without a rule: {error.Message}");
+            Assert.True(error.Rule is not null, $"{what}: refused without a rule: {error.Message}");
+            return error.Rule;
         }
         catch (Exception error)
         {
             Assert.Fail($"{what}: {error}");
+            throw;
         }
-
-        Assert.True(Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(1), $"{what}: took too long");
-        Assert.True(GC.GetAllocatedBytesForCurrentThread() - before < MostAllocated, $"{what}: allocated too much");
-        return rule;
     }
 }

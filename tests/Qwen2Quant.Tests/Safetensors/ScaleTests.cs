@@ -46,7 +46,7 @@ public sealed class ScaleTests(ITestOutputHelper output)
         output.WriteLine($"open: {elapsed.TotalSeconds:F2} s");
         Assert.Equal("t0", file.Tensors[0].Name);
         Assert.Equal(file.DataByteOffset + 777, file.Find("t777")!.ByteOffset);
-        Assert.True(elapsed < TimeSpan.FromSeconds(5), $"took {elapsed}");
+        Assert.True(elapsed < TimeSpan.FromSeconds(15), $"took {elapsed}");
     }
 
     /// <summary>Refusals that must come before the header is allocated.</summary>
