@@ -1,0 +1,36 @@
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Planning;
+using Qwen2Quant.Pipeline.Recipes;
+using Qwen2Quant.Pipeline.Reports;
+using Qwen2Quant.Pipeline.Running;
+
+namespace Qwen2Quant.Tests.Pipeline;
+
+/// <summary>The conversions that tests run, each in one call.</summary>
+internal static class Conversions
+{
+    public static ConversionReport ToGguf(string model, string target, ElementType? type = null, RunContext? context = null, ConversionOptions? options = null)
+    {
+        context ??= new RunContext();
+        using Checkpoint source = Checkpoint.Open(model, context);
+        return new Conversion(source, GgufPlanner.PlanConversion(source, type, target), options ?? new ConversionOptions("gguf"), context).Run();
+    }
+
+    public static ConversionReport ToFolder(string model, string target, ElementType? type = null, long maxShardBytes = long.MaxValue, RunContext? context = null)
+    {
+        context ??= new RunContext();
+        using Checkpoint source = Checkpoint.Open(model, context);
+        ConversionPlan plan = FolderPlanner.PlanConversion(source, type, target, maxShardBytes, context);
+        return new Conversion(source, plan, new ConversionOptions("safetensors"), context).Run();
+    }
+
+    public static ConversionReport Quantize(
+        string model, string target, string recipe, RunContext? context = null, ConversionOptions? options = null, RecipeOptions? recipeOptions = null, bool allowRequantize = false)
+    {
+        context ??= new RunContext();
+        using Checkpoint source = Checkpoint.Open(model, context);
+        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, recipeOptions ?? new RecipeOptions(), allowRequantize, target);
+        return new Conversion(source, plan, options ?? new ConversionOptions("gguf:" + recipe), context).Run();
+    }
+}

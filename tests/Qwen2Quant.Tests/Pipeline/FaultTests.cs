@@ -1,0 +1,77 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Tests.Support;
+using Xunit.Abstractions;
+
+namespace Qwen2Quant.Tests.Pipeline;
+
+/// <summary>Every call to the disk fails once, for every call of a conversion: nothing half-done may carry the final name.</summary>
+public sealed class FaultTests(ITestOutputHelper output) : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData(Fault.InputOutput)]
+    [InlineData(Fault.NoSpace)]
+    [InlineData(Fault.AccessDenied)]
+    [InlineData(Fault.ShortRead)]
+    [InlineData(Fault.Truncated)]
+    public void ToGguf(Fault fault) => Check(fault, isFolder: false, (source, target, context) => Conversions.Quantize(source, target, "Q8_0", context));
+
+    [Theory]
+    [InlineData(Fault.InputOutput)]
+    [InlineData(Fault.NoSpace)]
+    [InlineData(Fault.AccessDenied)]
+    [InlineData(Fault.ShortRead)]
+    [InlineData(Fault.Truncated)]
+    public void ToFolder(Fault fault) => Check(fault, isFolder: true, (source, target, context) => Conversions.ToFolder(source, target, PlainTypes.F16, context: context));
+
+    private void Check(Fault fault, bool isFolder, Action<string, string, RunContext> convert)
+    {
+        string source = TestCheckpoint.Write(_folder.File("source"), TestCheckpoint.Small with { NumHiddenLayers = 1 });
+        Directory.CreateDirectory(_folder.File("reference"));
+        string name = isFolder ? "out" : "out.gguf";
+        convert(source, _folder.File("reference/" + name), new RunContext { Threads = 1 });
+        Dictionary<string, byte[]> expected = Contents(_folder.File("reference/" + name));
+
+        int refused = 0, published = 0;
+        for (int call = 0; ; call++)
+        {
+            string work = _folder.File("work");
+            Directory.CreateDirectory(work);
+            string target = Path.Combine(work, name);
+            FaultyFileLayer files = new(DiskFileLayer.Instance, call, fault);
+            Exception? failure = Record.Exception(() => convert(source, target, new RunContext { Files = files, Threads = 1 }));
+            string where = $"call {call} ({files.Log.ElementAtOrDefault(call)}) with {fault}";
+            if (failure is not null and not QuantException) Assert.Fail($"{where}: {failure}");
+
+            bool exists = File.Exists(target) || Directory.Exists(target);
+            if (exists) AssertSame(expected, Contents(target), where);
+            else Assert.True(failure is not null, $"{where}: no error and no output");
+            bool benign = fault == Fault.ShortRead || (fault == Fault.Truncated && files.Log.ElementAtOrDefault(call)?.Contains("read", StringComparison.Ordinal) != true);
+            if (benign) Assert.True(failure is null, $"{where}: {failure}");
+            if (failure is null) published++;
+            else refused++;
+            Directory.Delete(work, recursive: true);
+            if (!files.Struck) break;
+        }
+
+        output.WriteLine($"{fault}: {refused + published - 1} faults injected, {refused} refused");
+        Assert.True(refused + published > 20);
+    }
+
+    /// <summary>Files of an output but for its report, which holds timings.</summary>
+    private static Dictionary<string, byte[]> Contents(string path) => File.Exists(path)
+        ? new() { [Path.GetFileName(path)] = File.ReadAllBytes(path) }
+        : Directory.GetFiles(path).Where(file => !file.EndsWith("qwen2quant.json", StringComparison.Ordinal)).ToDictionary(file => Path.GetFileName(file), File.ReadAllBytes);
+
+    private static void AssertSame(Dictionary<string, byte[]> expected, Dictionary<string, byte[]> found, string where)
+    {
+        Assert.True(expected.Keys.Order().SequenceEqual(found.Keys.Where(name => !name.StartsWith('.')).Order()), $"{where}: {string.Join(", ", found.Keys)}");
+        foreach ((string name, byte[] bytes) in expected) Assert.True(bytes.AsSpan().SequenceEqual(found[name]), $"{where}: {name} differs");
+    }
+}

@@ -1,0 +1,132 @@
+using System.Diagnostics;
+using System.Text;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Pipeline;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Tests.Rules;
+using Qwen2Quant.Tests.Support;
+
+namespace Qwen2Quant.Tests.Pipeline;
+
+/// <summary>The rules that only an opened checkpoint, a cache or a conversion can check.</summary>
+public sealed class PipelineRuleTests : IDisposable
+{
+    private const string Commit = "0123456789abcdef0123456789abcdef01234567";
+    private readonly TempFolder _folder = new();
+    private int _names;
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void EveryRuleHasItsCases()
+    {
+        List<RuleCase> cases = [.. Cases()];
+        RuleCase.CheckCoverage(cases, PipelineRules.All, []);
+        foreach (RuleCase item in cases) item.Check();
+    }
+
+    private IEnumerable<RuleCase> Cases()
+    {
+        yield return Gguf(PipelineRules.Architecture, "another family", ErrorKind.Unsupported, metadata => metadata.Set("general.architecture", GgufValue.String("llama")));
+        yield return Gguf(PipelineRules.Architecture, "no family", ErrorKind.Unsupported, metadata => metadata.Remove("general.architecture"));
+        yield return Gguf(PipelineRules.Architecture, "qwen2", null, _ => { });
+        yield return Gguf(PipelineRules.MetadataAgrees, "one block too many", ErrorKind.InvalidInput, metadata => metadata.Set("qwen2.block_count", GgufValue.Scalar(4u)));
+        yield return Gguf(PipelineRules.MetadataAgrees, "no epsilon", ErrorKind.InvalidInput, metadata => metadata.Remove("qwen2.attention.layer_norm_rms_epsilon"));
+        yield return Gguf(PipelineRules.MetadataAgrees, "an unknown key more", null, metadata => metadata.Set("qwen2.rope.dimension_count", GgufValue.Scalar(64u)));
+        yield return Gguf(PipelineRules.VocabularyAgrees, "types shorter than tokens", ErrorKind.InvalidInput, metadata => metadata.Set("tokenizer.ggml.token_type", GgufValue.Array<int>(new int[2047])));
+        yield return Gguf(PipelineRules.VocabularyAgrees, "a type that there is not", ErrorKind.InvalidInput, metadata => metadata.Set("tokenizer.ggml.token_type", GgufValue.Array<int>(Enumerable.Repeat(7, 2048).ToArray())));
+        yield return Gguf(PipelineRules.VocabularyAgrees, "scores shorter than tokens", ErrorKind.InvalidInput, metadata => metadata.Set("tokenizer.ggml.scores", GgufValue.Array<float>(new float[3])));
+        yield return Gguf(PipelineRules.VocabularyAgrees, "scores as many as tokens", null, metadata => metadata.Set("tokenizer.ggml.scores", GgufValue.Array<float>(new float[2048])));
+        yield return Cache(PipelineRules.CacheLinks, "a link out", ErrorKind.InvalidInput, root => File.CreateSymbolicLink(Path.Combine(root, "snapshots", Commit, "x"), "/etc/hostname"));
+        yield return Cache(PipelineRules.CacheLinks, "a link to a blob", null, root => File.CreateSymbolicLink(Path.Combine(root, "snapshots", Commit, "x"), "../../blobs/b"));
+        yield return Cache(PipelineRules.CacheRevision, "an absent commit", ErrorKind.InvalidInput, root => File.WriteAllText(Path.Combine(root, "refs", "main"), new string('f', 40)));
+        yield return Cache(PipelineRules.CacheRevision, "a present commit", null, _ => { });
+        yield return Cache(PipelineRules.DownloadFinished, "an unfinished blob", ErrorKind.InvalidInput, root => File.WriteAllText(Path.Combine(root, "blobs", "c.incomplete"), ""));
+        yield return Cache(PipelineRules.DownloadFinished, "a finished blob", null, root => File.WriteAllText(Path.Combine(root, "blobs", "c"), ""));
+        yield return Cache(PipelineRules.ModelId, "three parts", ErrorKind.Usage, _ => { }, "a/b/c");
+        yield return Cache(PipelineRules.ModelId, "the longest name", ErrorKind.Usage, _ => { }, "a/" + new string('b', 97));
+        yield return Cache(PipelineRules.ModelId, "two parts", null, _ => { });
+        yield return new RuleCase(PipelineRules.SourceNotQuantized, "Q8_0 to Q4_0", ErrorKind.InvalidInput, () => Conversions.Quantize(Quantized("Q8_0"), Fresh(), "Q4_0"));
+        yield return new RuleCase(PipelineRules.SourceNotQuantized, "a GPTQ folder", ErrorKind.Unsupported, () => Folder(config => config.Replace("\"vocab_size\"", "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}, \"vocab_size\"", StringComparison.Ordinal)));
+        yield return new RuleCase(PipelineRules.SourceNotQuantized, "Q8_0 to Q8_0", null, () => Conversions.Quantize(Quantized("Q8_0"), Fresh(), "Q8_0"));
+        yield return new RuleCase(PipelineRules.RegularFiles, "a path with a newline", ErrorKind.InvalidInput, () => Open("a\nb"));
+        yield return new RuleCase(PipelineRules.RegularFiles, "a path of 5,000 bytes", ErrorKind.InvalidInput, () => Open(new string('x', 5000)));
+        yield return new RuleCase(PipelineRules.RegularFiles, "a FIFO as weights", ErrorKind.InvalidInput, OpenFifo);
+        yield return new RuleCase(PipelineRules.RegularFiles, "a folder with blanks", null, () => Open(TestCheckpoint.Write(_folder.File("with blanks ü"), TestCheckpoint.Small)));
+        yield return new RuleCase(PipelineRules.FiniteWeights, "NaN", ErrorKind.Numeric, () => ConvertWith(float.NaN));
+        yield return new RuleCase(PipelineRules.FiniteWeights, "an infinity", ErrorKind.Numeric, () => ConvertWith(float.NegativeInfinity));
+        yield return new RuleCase(PipelineRules.FiniteWeights, "a large value", null, () => ConvertWith(1e30f));
+    }
+
+    private string Fresh() => _folder.File($"{_names++}.gguf");
+
+    private object Open(string model)
+    {
+        using Checkpoint checkpoint = Checkpoint.Open(model, new RunContext());
+        return checkpoint.Tokenizer;
+    }
+
+    private object Folder(Func<string, string> editConfig)
+    {
+        string folder = TestCheckpoint.Write(_folder.File($"folder{_names++}"), TestCheckpoint.Small);
+        string config = Path.Combine(folder, "config.json");
+        File.WriteAllText(config, editConfig(File.ReadAllText(config)));
+        return Open(folder);
+    }
+
+    private object ConvertWith(float value)
+    {
+        string source = TestCheckpoint.Write(_folder.File($"source{_names++}"), TestCheckpoint.Small, edit: (name, values) =>
+        {
+            if (name == "model.layers.1.mlp.up_proj.weight") values[100] = value;
+        });
+        return Conversions.Quantize(source, Fresh(), "Q8_0");
+    }
+
+    private object OpenFifo()
+    {
+        string folder = TestCheckpoint.Write(_folder.File($"fifo{_names++}"), TestCheckpoint.Small);
+        File.Delete(Path.Combine(folder, "config.json"));
+        using (Process make = Process.Start("mkfifo", Path.Combine(folder, "config.json"))) make.WaitForExit();
+        return Open(folder);
+    }
+
+    private string Quantized(string recipe)
+    {
+        string path = Fresh();
+        Conversions.Quantize("builtin:tiny", path, recipe);
+        return path;
+    }
+
+    private RuleCase Gguf(Rule rule, string name, ErrorKind? refusal, Action<GgufMetadata> edit) => new(rule, name, refusal, () =>
+    {
+        string original = Fresh();
+        Conversions.ToGguf("builtin:tiny", original);
+        string path = Fresh();
+        using (GgufFile gguf = GgufFile.Open(DiskFileLayer.Instance, original, new()))
+        {
+            GgufMetadata metadata = gguf.Metadata.Clone();
+            edit(metadata);
+            PlannedFile plan = GgufPlan.Create(metadata, [.. gguf.Tensors.Select(entry => new OutputTensor(entry.Name, entry.Type, entry.Shape))], path);
+            using IWriteFile file = DiskFileLayer.Instance.Create(path, plan.ByteLength);
+            file.Write(0, plan.Header);
+        }
+
+        return Open(path);
+    });
+
+    private RuleCase Cache(Rule rule, string name, ErrorKind? refusal, Action<string> edit, string id = "org/name") => new(rule, name, refusal, () =>
+    {
+        string cache = _folder.File($"cache{_names++}");
+        string repository = Path.Combine(cache, "models--org--name");
+        foreach (string folder in new[] { "refs", "blobs", $"snapshots/{Commit}" }) Directory.CreateDirectory(Path.Combine(repository, folder));
+        File.WriteAllText(Path.Combine(repository, "refs", "main"), Commit);
+        File.WriteAllBytes(Path.Combine(repository, "blobs", "b"), Encoding.UTF8.GetBytes("blob"));
+        edit(repository);
+        return new HubCache(DiskFileLayer.Instance, cache).FindSnapshot(id);
+    });
+}
