@@ -34,8 +34,17 @@ internal static class TemplateForm
         {
             int open = NextTag(template, position);
             string text = template[position..(open < 0 ? template.Length : open)];
-            if (trimStart) text = text.TrimStart();
-            else if (afterBlock && text.StartsWith('\n')) text = text[1..];
+            bool startsLine = position == 0;
+            if (trimStart)
+            {
+                text = text.TrimStart();
+            }
+            else if (afterBlock && text.StartsWith('\n'))
+            {
+                text = text[1..];
+                startsLine = true;
+            }
+
             if (open < 0)
             {
                 literal.Append(text.EndsWith('\n') ? text[..^1] : text);
@@ -48,7 +57,7 @@ internal static class TemplateForm
             if (close < 0) return null;
             string inner = template[(open + 2)..close];
             if (inner.StartsWith('-')) text = text.TrimEnd();
-            else if (kind != '{') text = TrimIndent(text, position == 0);
+            else if (kind != '{') text = TrimIndent(text, startsLine);
             literal.Append(text);
             trimStart = inner.EndsWith('-');
             afterBlock = kind != '{';

@@ -60,7 +60,7 @@ public class ChatTemplateTests
 
     [Fact]
     public void LiteralTextCountsAsPrinted() => Assert.Same(ChatTemplate.Plain, ChatTemplate.Recognize(
-        "{% for message in messages %}\n<|im_start|>{{ message['role'] }}{{ '\\n' }}{{ message['content'] }}<|im_end|>\n    {% endfor %}\n{% if add_generation_prompt %}<|im_start|>assistant\n{{ '' }}{% endif %}\n"));
+        "{% for message in messages %}\n<|im_start|>{{ message['role'] }}{{ '\\n' }}{{ message['content'] }}<|im_end|>\n    {% endfor %}\n    {% if add_generation_prompt %}<|im_start|>assistant\n{{ '' }}{% endif %}\n"));
 
     [Fact]
     public void ADefaultSystemOfItsOwnIsKept()
