@@ -8,33 +8,33 @@ internal static class AddedTokenReader
     /// <param name="id">The id where the object does not hold it.</param>
     public static AddedToken Read(string file, ref Utf8JsonReader reader, int? id)
     {
-        StrictJson.ExpectObject(file, ref reader, "added token");
+        StrictReader.ExpectObject(file, ref reader, "added token");
         string? content = null;
         bool special = false;
         bool? normalized = null;
         string? unsupported = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
             switch (name)
             {
                 case "id":
-                    id = StrictJson.Id(file, ref reader, name);
+                    id = StrictReader.Id(file, ref reader, name);
                     break;
                 case "content":
-                    content = StrictJson.String(file, ref reader, name);
+                    content = StrictReader.String(file, ref reader, name);
                     break;
                 case "special":
-                    special = StrictJson.Boolean(file, ref reader, name);
+                    special = StrictReader.Boolean(file, ref reader, name);
                     break;
                 case "normalized":
-                    normalized = StrictJson.Boolean(file, ref reader, name);
+                    normalized = StrictReader.Boolean(file, ref reader, name);
                     break;
                 case "single_word" or "lstrip" or "rstrip":
-                    if (StrictJson.Boolean(file, ref reader, name)) unsupported = name;
+                    if (StrictReader.Boolean(file, ref reader, name)) unsupported = name;
                     break;
                 default:
-                    StrictJson.Skip(file, ref reader);
+                    StrictReader.Skip(file, ref reader);
                     break;
             }
         }

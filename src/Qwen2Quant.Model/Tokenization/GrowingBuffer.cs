@@ -8,7 +8,6 @@ internal sealed class GrowingBuffer<T>(int capacity) where T : unmanaged
     private T[] _items = new T[capacity];
 
     public int Count { get; private set; }
-    public int Capacity => _items.Length;
     public Span<T> Span => _items.AsSpan(0, Count);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

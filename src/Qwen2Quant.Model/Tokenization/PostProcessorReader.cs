@@ -9,28 +9,28 @@ internal static class PostProcessorReader
     public static bool? AddsBos(string file, ref Utf8JsonReader reader)
     {
         if (reader.TokenType == JsonTokenType.Null) return null;
-        StrictJson.ExpectObject(file, ref reader, "post_processor");
+        StrictReader.ExpectObject(file, ref reader, "post_processor");
         string type = "one without a type";
         List<string> single = [];
         bool? inner = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
             switch (name)
             {
                 case "type":
-                    type = StrictJson.String(file, ref reader, name);
+                    type = StrictReader.String(file, ref reader, name);
                     break;
                 case "single":
-                    StrictJson.ExpectArray(file, ref reader, name);
-                    while (StrictJson.NextElement(ref reader)) single.Add(ReadPieceKind(file, ref reader));
+                    StrictReader.ExpectArray(file, ref reader, name);
+                    while (StrictReader.NextElement(ref reader)) single.Add(ReadPieceKind(file, ref reader));
                     break;
                 case "processors":
-                    StrictJson.ExpectArray(file, ref reader, name);
-                    while (StrictJson.NextElement(ref reader)) inner |= AddsBos(file, ref reader);
+                    StrictReader.ExpectArray(file, ref reader, name);
+                    while (StrictReader.NextElement(ref reader)) inner |= AddsBos(file, ref reader);
                     break;
                 default:
-                    StrictJson.Skip(file, ref reader);
+                    StrictReader.Skip(file, ref reader);
                     break;
             }
         }
@@ -49,13 +49,13 @@ internal static class PostProcessorReader
     /// <summary>The one member name of a piece: <c>SpecialToken</c> or <c>Sequence</c>.</summary>
     private static string ReadPieceKind(string file, ref Utf8JsonReader reader)
     {
-        StrictJson.ExpectObject(file, ref reader, "single");
+        StrictReader.ExpectObject(file, ref reader, "single");
         string kind = "nothing";
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
             kind = name;
-            StrictJson.Skip(file, ref reader);
+            StrictReader.Skip(file, ref reader);
         }
 
         return kind;

@@ -39,13 +39,13 @@ internal static class PreTokenizerReader
     /// <summary>The <c>type</c> of an object, the rest passed over.</summary>
     public static string ReadType(string file, ref Utf8JsonReader reader, string what)
     {
-        StrictJson.ExpectObject(file, ref reader, what);
+        StrictReader.ExpectObject(file, ref reader, what);
         string? type = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
-            if (name == "type") type = StrictJson.String(file, ref reader, what);
-            else StrictJson.Skip(file, ref reader);
+            if (name == "type") type = StrictReader.String(file, ref reader, what);
+            else StrictReader.Skip(file, ref reader);
         }
 
         return type ?? "one without a type";
@@ -53,37 +53,37 @@ internal static class PreTokenizerReader
 
     private static Part ReadPart(string file, ref Utf8JsonReader reader)
     {
-        StrictJson.ExpectObject(file, ref reader, "pre_tokenizer");
+        StrictReader.ExpectObject(file, ref reader, "pre_tokenizer");
         Part part = new("one without a type", null, null, Invert: false, AddPrefixSpace: true, UseRegex: true, []);
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
             switch (name)
             {
                 case "type":
-                    part = part with { Type = StrictJson.String(file, ref reader, name) };
+                    part = part with { Type = StrictReader.String(file, ref reader, name) };
                     break;
                 case "pretokenizers":
-                    StrictJson.ExpectArray(file, ref reader, name);
-                    while (StrictJson.NextElement(ref reader)) part.Parts.Add(ReadPart(file, ref reader));
+                    StrictReader.ExpectArray(file, ref reader, name);
+                    while (StrictReader.NextElement(ref reader)) part.Parts.Add(ReadPart(file, ref reader));
                     break;
                 case "pattern":
                     part = part with { Expression = ReadExpression(file, ref reader) };
                     break;
                 case "behavior":
-                    part = part with { Behavior = StrictJson.String(file, ref reader, name) };
+                    part = part with { Behavior = StrictReader.String(file, ref reader, name) };
                     break;
                 case "invert":
-                    part = part with { Invert = StrictJson.Boolean(file, ref reader, name) };
+                    part = part with { Invert = StrictReader.Boolean(file, ref reader, name) };
                     break;
                 case "add_prefix_space":
-                    part = part with { AddPrefixSpace = StrictJson.Boolean(file, ref reader, name) };
+                    part = part with { AddPrefixSpace = StrictReader.Boolean(file, ref reader, name) };
                     break;
                 case "use_regex":
-                    part = part with { UseRegex = StrictJson.Boolean(file, ref reader, name) };
+                    part = part with { UseRegex = StrictReader.Boolean(file, ref reader, name) };
                     break;
                 default:
-                    StrictJson.Skip(file, ref reader);
+                    StrictReader.Skip(file, ref reader);
                     break;
             }
         }
@@ -93,13 +93,13 @@ internal static class PreTokenizerReader
 
     private static string? ReadExpression(string file, ref Utf8JsonReader reader)
     {
-        StrictJson.ExpectObject(file, ref reader, "pattern");
+        StrictReader.ExpectObject(file, ref reader, "pattern");
         string? expression = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
-            if (name == "Regex") expression = StrictJson.String(file, ref reader, name);
-            else StrictJson.Skip(file, ref reader);
+            if (name == "Regex") expression = StrictReader.String(file, ref reader, name);
+            else StrictReader.Skip(file, ref reader);
         }
 
         return expression;

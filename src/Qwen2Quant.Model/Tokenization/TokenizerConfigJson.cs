@@ -21,20 +21,20 @@ public sealed partial record TokenizerConfigJson
     public static TokenizerConfigJson Parse(ReadOnlySpan<byte> json, string file = "tokenizer_config.json", Limits? limits = null)
     {
         TokenizerConfigJson config = new();
-        StrictJson.Read(file, json, limits ?? Limits.Default, (ref Utf8JsonReader reader) => config.ReadRoot(file, ref reader));
+        StrictReader.Read(file, json, limits ?? Limits.Default, (ref Utf8JsonReader reader) => config.ReadRoot(file, ref reader));
         return config;
     }
 
     private void ReadRoot(string file, ref Utf8JsonReader reader)
     {
-        StrictJson.ExpectObject(file, ref reader, "the file");
+        StrictReader.ExpectObject(file, ref reader, "the file");
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
             switch (name)
             {
                 case "tokenizer_class":
-                    TokenizerClass = StrictJson.StringOrNull(file, ref reader, name);
+                    TokenizerClass = StrictReader.StringOrNull(file, ref reader, name);
                     break;
                 case "eos_token":
                     EosToken = ReadToken(file, ref reader, name);
@@ -49,10 +49,10 @@ public sealed partial record TokenizerConfigJson
                     UnknownToken = ReadToken(file, ref reader, name);
                     break;
                 case "add_bos_token":
-                    AddBos = reader.TokenType == JsonTokenType.Null ? null : StrictJson.Boolean(file, ref reader, name);
+                    AddBos = reader.TokenType == JsonTokenType.Null ? null : StrictReader.Boolean(file, ref reader, name);
                     break;
                 case "add_eos_token":
-                    AddEos = reader.TokenType == JsonTokenType.Null ? null : StrictJson.Boolean(file, ref reader, name);
+                    AddEos = reader.TokenType == JsonTokenType.Null ? null : StrictReader.Boolean(file, ref reader, name);
                     break;
                 case "chat_template":
                     ReadChatTemplates(file, ref reader, name);
@@ -61,7 +61,7 @@ public sealed partial record TokenizerConfigJson
                     AddedTokens = ReadDecoder(file, ref reader, name);
                     break;
                 default:
-                    StrictJson.Skip(file, ref reader);
+                    StrictReader.Skip(file, ref reader);
                     break;
             }
         }
@@ -70,13 +70,13 @@ public sealed partial record TokenizerConfigJson
     /// <summary>A token as a string, or as an object with <c>content</c>.</summary>
     private static string? ReadToken(string file, ref Utf8JsonReader reader, string what)
     {
-        if (reader.TokenType != JsonTokenType.StartObject) return StrictJson.StringOrNull(file, ref reader, what);
+        if (reader.TokenType != JsonTokenType.StartObject) return StrictReader.StringOrNull(file, ref reader, what);
         string? content = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
-            if (name == "content") content = StrictJson.String(file, ref reader, what);
-            else StrictJson.Skip(file, ref reader);
+            if (name == "content") content = StrictReader.String(file, ref reader, what);
+            else StrictReader.Skip(file, ref reader);
         }
 
         return content;
@@ -87,22 +87,22 @@ public sealed partial record TokenizerConfigJson
     {
         if (reader.TokenType != JsonTokenType.StartArray)
         {
-            ChatTemplate = StrictJson.StringOrNull(file, ref reader, what);
+            ChatTemplate = StrictReader.StringOrNull(file, ref reader, what);
             return;
         }
 
         List<KeyValuePair<string, string>> named = [];
-        while (StrictJson.NextElement(ref reader))
+        while (StrictReader.NextElement(ref reader))
         {
-            StrictJson.ExpectObject(file, ref reader, what);
+            StrictReader.ExpectObject(file, ref reader, what);
             string? name = null;
             string? template = null;
             HashSet<string> seen = new(StringComparer.Ordinal);
-            while (StrictJson.NextMember(file, ref reader, seen, out string member))
+            while (StrictReader.NextMember(file, ref reader, seen, out string member))
             {
-                if (member == "name") name = StrictJson.String(file, ref reader, what);
-                else if (member == "template") template = StrictJson.String(file, ref reader, what);
-                else StrictJson.Skip(file, ref reader);
+                if (member == "name") name = StrictReader.String(file, ref reader, what);
+                else if (member == "template") template = StrictReader.String(file, ref reader, what);
+                else StrictReader.Skip(file, ref reader);
             }
 
             if (name is null || template is null) throw TokenizerRules.Invalid(file, "a chat template lacks its name or text");
@@ -116,9 +116,9 @@ public sealed partial record TokenizerConfigJson
     private static List<AddedToken> ReadDecoder(string file, ref Utf8JsonReader reader, string what)
     {
         List<AddedToken> tokens = [];
-        StrictJson.ExpectObject(file, ref reader, what);
+        StrictReader.ExpectObject(file, ref reader, what);
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(file, ref reader, seen, out string name))
+        while (StrictReader.NextMember(file, ref reader, seen, out string name))
         {
             if (!int.TryParse(name, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int id))
             {

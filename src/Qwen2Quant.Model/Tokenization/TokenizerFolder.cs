@@ -49,14 +49,14 @@ public static class TokenizerFolder
             if (Read("chat_template.json") is not { } json) return null;
             string file = Full("chat_template.json");
             string? found = null;
-            StrictJson.Read(file, json, limits, (ref Utf8JsonReader reader) =>
+            StrictReader.Read(file, json, limits, (ref Utf8JsonReader reader) =>
             {
-                StrictJson.ExpectObject(file, ref reader, "the file");
+                StrictReader.ExpectObject(file, ref reader, "the file");
                 HashSet<string> seen = new(StringComparer.Ordinal);
-                while (StrictJson.NextMember(file, ref reader, seen, out string name))
+                while (StrictReader.NextMember(file, ref reader, seen, out string name))
                 {
-                    if (name == "chat_template") found = StrictJson.String(file, ref reader, name);
-                    else StrictJson.Skip(file, ref reader);
+                    if (name == "chat_template") found = StrictReader.String(file, ref reader, name);
+                    else StrictReader.Skip(file, ref reader);
                 }
             });
             return found;

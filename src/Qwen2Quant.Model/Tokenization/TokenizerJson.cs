@@ -15,7 +15,7 @@ public static partial class TokenizerJson
     public static TokenizerDefinition Parse(ReadOnlySpan<byte> json, TokenizerConfigJson? config = null, string file = "tokenizer.json", Limits? limits = null)
     {
         Reading reading = new(file);
-        StrictJson.Read(file, json, limits ?? Limits.Default, (ref Utf8JsonReader reader) => reading.ReadRoot(ref reader));
+        StrictReader.Read(file, json, limits ?? Limits.Default, (ref Utf8JsonReader reader) => reading.ReadRoot(ref reader));
         return reading.Finish(config);
     }
 
@@ -54,15 +54,15 @@ public static partial class TokenizerJson
 
         public void ReadRoot(ref Utf8JsonReader reader)
         {
-            StrictJson.ExpectObject(file, ref reader, "the file");
+            StrictReader.ExpectObject(file, ref reader, "the file");
             HashSet<string> seen = new(StringComparer.Ordinal);
-            while (StrictJson.NextMember(file, ref reader, seen, out string name))
+            while (StrictReader.NextMember(file, ref reader, seen, out string name))
             {
                 switch (name)
                 {
                     case "added_tokens":
-                        StrictJson.ExpectArray(file, ref reader, name);
-                        while (StrictJson.NextElement(ref reader)) Add(AddedTokenReader.Read(file, ref reader, null));
+                        StrictReader.ExpectArray(file, ref reader, name);
+                        while (StrictReader.NextElement(ref reader)) Add(AddedTokenReader.Read(file, ref reader, null));
                         break;
                     case "normalizer":
                         _normalizes = ReadNormalizer(ref reader);
@@ -79,7 +79,7 @@ public static partial class TokenizerJson
                         _hasModel = true;
                         break;
                     default:
-                        StrictJson.Skip(file, ref reader);
+                        StrictReader.Skip(file, ref reader);
                         break;
                 }
             }
@@ -109,14 +109,14 @@ public static partial class TokenizerJson
 
         private void ReadModel(ref Utf8JsonReader reader)
         {
-            StrictJson.ExpectObject(file, ref reader, "model");
+            StrictReader.ExpectObject(file, ref reader, "model");
             HashSet<string> seen = new(StringComparer.Ordinal);
-            while (StrictJson.NextMember(file, ref reader, seen, out string name))
+            while (StrictReader.NextMember(file, ref reader, seen, out string name))
             {
                 switch (name)
                 {
                     case "type":
-                        string type = StrictJson.String(file, ref reader, name);
+                        string type = StrictReader.String(file, ref reader, name);
                         if (type != "BPE") throw TokenizerRules.Unsupported(file, "model", type, "BPE");
                         break;
                     case "vocab":
@@ -127,10 +127,10 @@ public static partial class TokenizerJson
                         VocabularyReader.ReadMerges(file, ref reader, _builder);
                         break;
                     case "byte_fallback" or "ignore_merges":
-                        if (StrictJson.Boolean(file, ref reader, name)) throw TokenizerRules.Unsupported(file, "model", $"{name} true", "false");
+                        if (StrictReader.Boolean(file, ref reader, name)) throw TokenizerRules.Unsupported(file, "model", $"{name} true", "false");
                         break;
                     case "continuing_subword_prefix" or "end_of_word_suffix":
-                        if (!string.IsNullOrEmpty(StrictJson.StringOrNull(file, ref reader, name)))
+                        if (!string.IsNullOrEmpty(StrictReader.StringOrNull(file, ref reader, name)))
                         {
                             throw TokenizerRules.Unsupported(file, "model", $"a {name}", "none");
                         }
@@ -144,7 +144,7 @@ public static partial class TokenizerJson
 
                         break;
                     default:
-                        StrictJson.Skip(file, ref reader);
+                        StrictReader.Skip(file, ref reader);
                         break;
                 }
             }

@@ -26,11 +26,11 @@ public static class VocabMerges
         }
 
         TokenizerDefinitionBuilder builder = new(VocabularyFile);
-        StrictJson.Read(VocabularyFile, vocabJson, limits, (ref Utf8JsonReader reader) => VocabularyReader.ReadTokens(VocabularyFile, ref reader, builder));
+        StrictReader.Read(VocabularyFile, vocabJson, limits, (ref Utf8JsonReader reader) => VocabularyReader.ReadTokens(VocabularyFile, ref reader, builder));
         foreach (AddedToken token in config.AddedTokens) builder.AddAdded(token);
         if (!addedTokensJson.IsEmpty)
         {
-            StrictJson.Read(AddedTokensFile, addedTokensJson, limits, (ref Utf8JsonReader reader) => ReadAddedTokens(ref reader, builder));
+            StrictReader.Read(AddedTokensFile, addedTokensJson, limits, (ref Utf8JsonReader reader) => ReadAddedTokens(ref reader, builder));
         }
 
         ReadMerges(mergesText, builder);
@@ -59,11 +59,11 @@ public static class VocabMerges
 
     private static void ReadAddedTokens(ref Utf8JsonReader reader, TokenizerDefinitionBuilder builder)
     {
-        StrictJson.ExpectObject(AddedTokensFile, ref reader, "the file");
+        StrictReader.ExpectObject(AddedTokensFile, ref reader, "the file");
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictJson.NextMember(AddedTokensFile, ref reader, seen, out string content))
+        while (StrictReader.NextMember(AddedTokensFile, ref reader, seen, out string content))
         {
-            builder.AddAdded(new AddedToken(StrictJson.Id(AddedTokensFile, ref reader, content), content, IsSpecial: false, IsNormalized: false));
+            builder.AddAdded(new AddedToken(StrictReader.Id(AddedTokensFile, ref reader, content), content, IsSpecial: false, IsNormalized: false));
         }
     }
 

@@ -8,23 +8,23 @@ internal static class VocabularyReader
     /// <summary>Reads <c>{"token": id, …}</c>. A token named twice is found by the builder.</summary>
     public static void ReadTokens(string file, ref Utf8JsonReader reader, TokenizerDefinitionBuilder builder)
     {
-        StrictJson.ExpectObject(file, ref reader, "vocab");
+        StrictReader.ExpectObject(file, ref reader, "vocab");
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
             int room = reader.ValueSpan.Length;
             int length = reader.CopyString(builder.BeginToken(room));
             reader.Read();
-            builder.EndToken(StrictJson.Id(file, ref reader, "vocab"), length, TokenKind.Normal, unused: room - length);
+            builder.EndToken(StrictReader.Id(file, ref reader, "vocab"), length, TokenKind.Normal, unused: room - length);
         }
     }
 
     /// <summary>Reads <c>["left right", …]</c> or <c>[["left", "right"], …]</c>.</summary>
     public static void ReadMerges(string file, ref Utf8JsonReader reader, TokenizerDefinitionBuilder builder)
     {
-        StrictJson.ExpectArray(file, ref reader, "merges");
+        StrictReader.ExpectArray(file, ref reader, "merges");
         byte[] left = [];
         byte[] right = [];
-        while (StrictJson.NextElement(ref reader))
+        while (StrictReader.NextElement(ref reader))
         {
             if (reader.TokenType == JsonTokenType.String)
             {
@@ -32,10 +32,10 @@ internal static class VocabularyReader
                 continue;
             }
 
-            StrictJson.ExpectArray(file, ref reader, "merges");
-            ReadOnlySpan<byte> first = StrictJson.NextElement(ref reader) ? Side(file, ref reader, ref left) : default;
-            ReadOnlySpan<byte> second = !first.IsEmpty && StrictJson.NextElement(ref reader) ? Side(file, ref reader, ref right) : default;
-            if (second.IsEmpty || StrictJson.NextElement(ref reader))
+            StrictReader.ExpectArray(file, ref reader, "merges");
+            ReadOnlySpan<byte> first = StrictReader.NextElement(ref reader) ? Side(file, ref reader, ref left) : default;
+            ReadOnlySpan<byte> second = !first.IsEmpty && StrictReader.NextElement(ref reader) ? Side(file, ref reader, ref right) : default;
+            if (second.IsEmpty || StrictReader.NextElement(ref reader))
             {
                 throw TokenizerRules.Invalid(file, "a merge does not have two tokens", expected: "[\"left\", \"right\"]");
             }
@@ -45,7 +45,7 @@ internal static class VocabularyReader
     }
 
     private static ReadOnlySpan<byte> Side(string file, ref Utf8JsonReader reader, ref byte[] buffer) =>
-        reader.TokenType == JsonTokenType.String ? Copy(ref reader, ref buffer) : throw StrictJson.Wrong(file, ref reader, "merges", "two strings");
+        reader.TokenType == JsonTokenType.String ? Copy(ref reader, ref buffer) : throw StrictReader.Wrong(file, ref reader, "merges", "two strings");
 
     private static ReadOnlySpan<byte> Copy(ref Utf8JsonReader reader, ref byte[] buffer)
     {

@@ -6,7 +6,7 @@ using Qwen2Quant.Core.Errors;
 namespace Qwen2Quant.Model.Tokenization;
 
 /// <summary>Forward reading of tokenizer files: no duplicate names in an object, no comments, bounded depth, errors with a rule.</summary>
-internal static class StrictJson
+internal static class StrictReader
 {
     public delegate void Body(ref Utf8JsonReader reader);
 
