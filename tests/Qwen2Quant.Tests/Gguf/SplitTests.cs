@@ -117,4 +117,18 @@ public class SplitTests
         IReadOnlyList<OutputTensor>[] twice = [[new("a", PlainTypes.I8, new Shape(5))], [new("a", PlainTypes.I8, new Shape(5))]];
         Assert.Equal("GG-43", Assert.Throws<QuantException>(() => GgufPlan.CreateSplit(metadata, twice, "m")).Rule!.Id);
     }
+
+    [Fact]
+    public void Only_the_first_part_must_tell_the_quantization_version()
+    {
+        OutputTensor plain = new("a", PlainTypes.F32, new Shape(8)), quantized = new("b", GgmlTypes.Find("Q8_0")!.Element, new Shape(32));
+        MemoryFiles files = new();
+        IReadOnlyList<PlannedFile> planned = GgufPlan.CreateSplit(new GgufMetadata(), [plain, quantized], "m", GgufSplitLimit.Tensors(1));
+        foreach (PlannedFile file in planned) files[file.Name] = Planned.Write(file);
+        EventLog events = new();
+        using GgufFile opened = GgufFile.Open(files, planned[0].Name, new ReadOptions { Events = events });
+        Assert.Empty(events.Events);
+        Assert.NotNull(opened.Metadata.Find("general.quantization_version"));
+        Assert.Null(opened.Parts[1].Metadata.Find("general.quantization_version"));
+    }
 }
