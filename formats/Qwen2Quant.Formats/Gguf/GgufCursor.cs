@@ -13,13 +13,14 @@ internal sealed class GgufCursor(IReadFile file) : IDisposable
     private const int WindowBytes = 256 << 10;
 
     private readonly byte[] _window = ArrayPool<byte>.Shared.Rent(WindowBytes);
+    private readonly long _fileLength = file.Length;
     private long _windowStart;
     private int _windowLength;
 
     /// <summary>Offset of the next byte.</summary>
     public long Position { get; private set; }
 
-    public long Remaining => file.Length - Position;
+    public long Remaining => _fileLength - Position;
 
     public string Path => file.Path;
 

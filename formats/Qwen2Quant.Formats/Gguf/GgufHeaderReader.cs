@@ -176,7 +176,7 @@ internal sealed class GgufHeaderReader
     {
         List<RawTensor> tensors = [];
         HashSet<string> names = new(StringComparer.Ordinal);
-        Span<long> dimensions = stackalloc long[Math.Max(_options.Limits.GgufDimensions, 1)];
+        long[] dimensions = new long[_options.Limits.GgufDimensions];
         for (long i = 0; i < tensorCount; i++)
         {
             string name = ReadTensorName(names);
@@ -188,7 +188,7 @@ internal sealed class GgufHeaderReader
                     GgufRules.Rank, _file.Path, "a tensor has an impossible number of dimensions", name, at, $"{rank}", $"1 to {dimensions.Length}");
             }
 
-            Shape shape = ReadShape(name, dimensions[..(int)rank]);
+            Shape shape = ReadShape(name, dimensions.AsSpan(0, (int)rank));
             int typeId = (int)_cursor.ReadUInt32();
             tensors.Add(new RawTensor(name, shape, typeId, _cursor.ReadInt64()));
         }
