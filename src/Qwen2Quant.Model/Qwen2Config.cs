@@ -63,6 +63,9 @@ public sealed record Qwen2Config
 
     public string? TransformersVersion { get; init; }
 
+    /// <summary><c>quant_method</c> of a checkpoint whose weights are packed; <c>mlx</c> for MLX's own key; null for plain weights.</summary>
+    public string? QuantizationMethod { get; init; }
+
     /// <summary>Class name in <c>architectures</c>.</summary>
     public string Architecture => IsMoe ? "Qwen2MoeForCausalLM" : "Qwen2ForCausalLM";
 

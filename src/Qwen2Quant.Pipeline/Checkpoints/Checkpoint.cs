@@ -122,6 +122,18 @@ public sealed class Checkpoint : IDisposable
 
         byte[] configJson = files.ReadAllBytes(configPath, context.Limits.JsonFileBytes);
         Qwen2Config config = Qwen2Config.ParseJson(configJson, configPath, context.Limits);
+        if (config.QuantizationMethod is not null)
+        {
+            throw new QuantException(ErrorKind.Unsupported, "the weights are packed already")
+            {
+                Rule = PipelineRules.SourceNotQuantized,
+                Path = configPath,
+                Found = config.QuantizationMethod,
+                Expected = "F32, F16 or BF16 weights",
+                Remedy = "Use the model that this one was quantized from.",
+            };
+        }
+
         string generationPath = Path.Combine(folder, "generation_config.json");
         GenerationConfig? generation = names.Contains("generation_config.json")
             ? GenerationConfig.ParseJson(files.ReadAllBytes(generationPath, context.Limits.JsonFileBytes), generationPath, context.Limits)
