@@ -47,6 +47,7 @@ internal static class Search
         }
 
         T zero = T.Broadcast(0);
+        (T low, T high) = (T.Broadcast(-limit), T.Broadcast(limit - 1));
         T dead = T.Greater(T.Broadcast(Epsilon), peak);
         T bestInverse = T.Broadcast(-limit) / extreme;
         T sumXl = zero, sumL2 = zero;
@@ -54,7 +55,7 @@ internal static class Search
         {
             T value = At<T>(in values, i);
             T weight = At<T>(in weights, i);
-            T code = SymmetricCode(value, bestInverse, limit);
+            T code = SymmetricCode(value, bestInverse, low, high);
             sumXl += weight * value * code;
             sumL2 += weight * code * code;
         }
@@ -73,9 +74,9 @@ internal static class Search
                 T value = At<T>(in values, i);
                 T weight = At<T>(in weights, i);
                 T weighted = weight * value;
-                T code0 = SymmetricCode(value, inverse0, limit);
-                T code1 = SymmetricCode(value, inverse1, limit);
-                T code2 = SymmetricCode(value, inverse2, limit);
+                T code0 = SymmetricCode(value, inverse0, low, high);
+                T code1 = SymmetricCode(value, inverse1, low, high);
+                T code2 = SymmetricCode(value, inverse2, low, high);
                 sumXl0 += weighted * code0;
                 sumXl1 += weighted * code1;
                 sumXl2 += weighted * code2;
@@ -97,7 +98,7 @@ internal static class Search
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T SymmetricCodes<T>(T values, T inverse, int limit) where T : unmanaged, ILanes<T>
     {
-        T code = SymmetricCode(values, inverse, limit) + T.Broadcast(limit);
+        T code = SymmetricCode(values, inverse, T.Broadcast(-limit), T.Broadcast(limit - 1)) + T.Broadcast(limit);
         return T.ToInt(T.Select(T.Equal(inverse, T.Broadcast(0)), T.Broadcast(0), code));
     }
 
@@ -194,8 +195,8 @@ internal static class Search
     private static T TryInverse<T>(T extreme, int limit, int step) where T : unmanaged, ILanes<T> => T.Broadcast(-(limit + (0.1f * step))) / extreme;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static T SymmetricCode<T>(T values, T inverse, int limit) where T : unmanaged, ILanes<T> =>
-        LaneMath.RoundToEven(LaneMath.Clamp(inverse * values, -limit, limit - 1));
+    private static T SymmetricCode<T>(T values, T inverse, T low, T high) where T : unmanaged, ILanes<T> =>
+        LaneMath.RoundToEven(T.Max(T.Min(inverse * values, high), low));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void KeepBetter<T>(T sumXl, T sumL2, T inverse, ref T best, ref T bestScale, ref T bestInverse) where T : unmanaged, ILanes<T>
