@@ -68,26 +68,16 @@ internal static class Block32
     public static T Codes<T>(T values, T shift, T inverse, float rounding, float limit) where T : unmanaged, ILanes<T> =>
         T.ToInt(LaneMath.Clamp(((values - shift) * inverse) + T.Broadcast(rounding), 0, limit));
 
-    /// <summary>Stores codes as 16 bytes: the low nibble of value j and, above it, of value j + 16. Returns the fifth bits, bit j of value j.</summary>
+    /// <summary>Stores codes of values j and on, and j + 16 and on, as bytes j and on: the low nibble of the former below that of the latter. Returns their fifth bits, bit j of value j.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static uint StoreCodes<T>(ref readonly float values, float shift, float inverse, float rounding, float limit, ref byte nibbles) where T : unmanaged, ILanes<T>
+    public static uint StoreNibbles<T>(T low, T high, int j, ref byte nibbles) where T : unmanaged, ILanes<T>
     {
-        T origin = T.Broadcast(shift);
-        T factor = T.Broadcast(inverse);
         T low4 = T.BroadcastInt(15);
-        uint fifthBits = 0;
-        for (int j = 0; j < 16; j += T.Width)
-        {
-            T low = Codes(At<T>(in values, j), origin, factor, rounding, limit);
-            T high = Codes(At<T>(in values, j + 16), origin, factor, rounding, limit);
-            T.StoreBytes((low & low4) | T.ShiftLeft(high & low4, 4), ref Unsafe.Add(ref nibbles, j));
-            if (limit > 15) fifthBits |= (T.TopBits(T.ShiftLeft(low, 27)) << j) | (T.TopBits(T.ShiftLeft(high, 27)) << (j + 16));
-        }
-
-        return fifthBits;
+        T.StoreBytes((low & low4) | T.ShiftLeft(high & low4, 4), ref Unsafe.Add(ref nibbles, j));
+        return (T.TopBits(T.ShiftLeft(low, 27)) << j) | (T.TopBits(T.ShiftLeft(high, 27)) << (j + 16));
     }
 
-    /// <summary>Values <c>(code - zero) * step + origin</c> of nibbles in the order of <see cref="StoreCodes"/>.</summary>
+    /// <summary>Values <c>(code - zero) * step + origin</c> of nibbles in the order of <see cref="StoreNibbles"/>.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Decode<T>(ref readonly byte nibbles, float zero, float step, float origin, ref float values) where T : unmanaged, ILanes<T>
     {

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
@@ -42,15 +41,4 @@ public abstract class BlockType : ElementType
         (int blockCount, int rest) = Math.DivRem(valueCount, ValuesPerBlock);
         if (rest != 0 || (long)blockCount * BytesPerBlock != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
     }
-
-    private protected static float HalfAt(ref readonly byte block, int byteOffset) =>
-        (float)BitConverter.UInt16BitsToHalf(UShortAt(in block, byteOffset));
-
-    private protected static ushort UShortAt(ref readonly byte block, int byteOffset) =>
-        Unsafe.ReadUnaligned<ushort>(in Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset));
-
-    private protected static uint UIntAt(ref readonly byte block, int byteOffset) =>
-        Unsafe.ReadUnaligned<uint>(in Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset));
-
-    private protected static ref byte ByteAt(ref readonly byte block, int byteOffset) => ref Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset);
 }

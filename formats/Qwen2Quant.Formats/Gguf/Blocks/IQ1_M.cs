@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq1_m</c>: 32 low index bytes, 16 bytes of nibbles (3-bit index head, delta's sign), 4 words of four 3-bit scales under a nibble of the half d; value <c>(d * (2 * scale + 1)) * (grid + delta)</c>, 16 values a scale.</summary>
 internal sealed class IQ1_M : ScalarBlockType
 {
-    public static IQ1_M Instance { get; } = new();
-
     public override string Name => "IQ1_M";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 56;

@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq1_s</c>: half d, 32 low index bytes, 8 words of four 3-bit index heads, a 3-bit scale and the delta's sign; value <c>(d * (2 * scale + 1)) * (grid + delta)</c>, 32 values a scale.</summary>
 internal sealed class IQ1_S : ScalarBlockType
 {
-    public static IQ1_S Instance { get; } = new();
-
     public override string Name => "IQ1_S";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 50;

@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq2_s</c>: half d, 32 low index bytes, 32 sign bytes, 8 bytes of high index bits, 8 of 4-bit scales; value <c>(d * (0.5 + scale) * 0.25) * grid</c>, 16 values a scale.</summary>
 internal sealed class IQ2_S : ScalarBlockType
 {
-    public static IQ2_S Instance { get; } = new();
-
     public override string Name => "IQ2_S";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 82;

@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq2_xs</c>: half d, 32 words of a 9-bit grid index under a 7-bit sign, 8 bytes of 4-bit scales; value <c>(d * (0.5 + scale) * 0.25) * grid</c>, 16 values a scale.</summary>
 internal sealed class IQ2_XS : ScalarBlockType
 {
-    public static IQ2_XS Instance { get; } = new();
-
     public override string Name => "IQ2_XS";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 74;

@@ -1,12 +1,11 @@
 using System.Buffers.Binary;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq2_xxs</c>: half d, 8 pairs of 32 bits: four grid indices, then four 7-bit signs under a 4-bit scale; value <c>(d * (0.5 + scale) * 0.25) * grid</c>, 32 values a scale.</summary>
 internal sealed class IQ2_XXS : ScalarBlockType
 {
-    public static IQ2_XXS Instance { get; } = new();
-
     public override string Name => "IQ2_XXS";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 66;

@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq3_s</c>: half d, 64 low index bytes, 8 bytes of ninth bits, 32 sign bytes, 4 bytes of 4-bit scales; value <c>(d * (1 + 2 * scale)) * grid</c>, 32 values a scale.</summary>
 internal sealed class IQ3_S : ScalarBlockType
 {
-    public static IQ3_S Instance { get; } = new();
-
     public override string Name => "IQ3_S";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 110;

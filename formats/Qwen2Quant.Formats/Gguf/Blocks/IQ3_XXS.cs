@@ -1,12 +1,11 @@
 using System.Buffers.Binary;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq3_xxs</c>: half d, 64 grid indices, 8 times 32 bits of four 7-bit signs under a 4-bit scale; value <c>(d * (0.5 + scale) * 0.5) * grid</c>, 32 values a scale.</summary>
 internal sealed class IQ3_XXS : ScalarBlockType
 {
-    public static IQ3_XXS Instance { get; } = new();
-
     public override string Name => "IQ3_XXS";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 98;

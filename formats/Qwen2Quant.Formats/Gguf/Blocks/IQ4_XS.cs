@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq4_xs</c>: half d, 2 and 4 bytes of 6-bit scales, 128 of nibbles; value <c>(d * (scale - 32)) * table[q]</c>, 32 values a scale.</summary>
-internal sealed class IQ4_XS : LaneBlockType<IQ4_XS>, ILaneDecoder
+internal readonly struct IQ4_XS : IBlockFormat
 {
-    public static IQ4_XS Instance { get; } = new();
-
+    public static string Name => "IQ4_XS";
     public static int BlockValues => 256;
     public static int BlockBytes => 136;
-
-    public override string Name => "IQ4_XS";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

@@ -5,9 +5,11 @@ using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
-/// <summary>The decoder of one block, written once over lanes of any width.</summary>
-internal interface ILaneDecoder
+/// <summary>A block format: its name, its size, and the decoder of one block, written once over lanes of any width.</summary>
+internal interface IBlockFormat
 {
+    static abstract string Name { get; }
+
     static abstract int BlockValues { get; }
 
     static abstract int BlockBytes { get; }
@@ -15,11 +17,12 @@ internal interface ILaneDecoder
     static abstract void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>;
 }
 
-/// <summary>A block type whose decoder runs at the chosen vector width.</summary>
-internal abstract class LaneBlockType<TSelf> : BlockType where TSelf : LaneBlockType<TSelf>, ILaneDecoder
+/// <summary>A block type whose decoder runs at the chosen vector width. <typeparamref name="TFormat"/> is a struct so that its kernels compile into the loops.</summary>
+internal class LaneBlockType<TFormat> : BlockType where TFormat : struct, IBlockFormat
 {
-    public sealed override int ValuesPerBlock => TSelf.BlockValues;
-    public sealed override int BytesPerBlock => TSelf.BlockBytes;
+    public sealed override string Name => TFormat.Name;
+    public sealed override int ValuesPerBlock => TFormat.BlockValues;
+    public sealed override int BytesPerBlock => TFormat.BlockBytes;
 
     private protected sealed override void DecodeBlocks(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values)
     {
@@ -33,7 +36,7 @@ internal abstract class LaneBlockType<TSelf> : BlockType where TSelf : LaneBlock
     {
         ref byte from = ref MemoryMarshal.GetReference(blocks);
         ref float to = ref MemoryMarshal.GetReference(values);
-        int count = values.Length / TSelf.BlockValues;
-        for (int n = 0; n < count; n++) TSelf.DecodeBlock<T>(ref Unsafe.Add(ref from, n * TSelf.BlockBytes), ref Unsafe.Add(ref to, n * TSelf.BlockValues));
+        int count = values.Length / TFormat.BlockValues;
+        for (int n = 0; n < count; n++) TFormat.DecodeBlock<T>(ref Unsafe.Add(ref from, n * TFormat.BlockBytes), ref Unsafe.Add(ref to, n * TFormat.BlockValues));
     }
 }

@@ -1,16 +1,14 @@
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_mxfp4</c>: one E8M0 exponent, 16 bytes of nibbles; value <c>fp4 * 2^(e - 127)</c>, with doubled table and halved scale.</summary>
-internal sealed class MXFP4 : LaneBlockType<MXFP4>, ILaneDecoder
+internal readonly struct MXFP4 : IBlockFormat
 {
-    public static MXFP4 Instance { get; } = new();
-
+    public static string Name => "MXFP4";
     public static int BlockValues => 32;
     public static int BlockBytes => 17;
-
-    public override string Name => "MXFP4";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

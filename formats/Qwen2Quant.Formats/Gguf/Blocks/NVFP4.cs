@@ -3,8 +3,6 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 /// <summary>ggml's <c>block_nvfp4</c>: four UE4M3 scales, 32 bytes of nibbles; value <c>fp4 * scale</c>, 16 values a scale, with doubled table and halved scale.</summary>
 internal sealed class NVFP4 : ScalarBlockType
 {
-    public static NVFP4 Instance { get; } = new();
-
     public override string Name => "NVFP4";
     public override int ValuesPerBlock => 64;
     public override int BytesPerBlock => 36;

@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q1_0</c>: half d, 16 bytes of sign bits, lowest first; value +d where the bit is set, -d elsewhere.</summary>
 internal sealed class Q1_0 : ScalarBlockType
 {
-    public static Q1_0 Instance { get; } = new();
-
     public override string Name => "Q1_0";
     public override int ValuesPerBlock => 128;
     public override int BytesPerBlock => 18;

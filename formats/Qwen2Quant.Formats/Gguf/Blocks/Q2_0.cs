@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q2_0</c>: half d, 16 bytes of 2-bit codes, lowest first; value <c>(q - 1) * d</c>.</summary>
 internal sealed class Q2_0 : ScalarBlockType
 {
-    public static Q2_0 Instance { get; } = new();
-
     public override string Name => "Q2_0";
     public override int ValuesPerBlock => 64;
     public override int BytesPerBlock => 18;

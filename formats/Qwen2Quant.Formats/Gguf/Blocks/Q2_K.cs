@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q2_K</c>: 16 bytes of scales (low nibble) and minima (high), 64 of 2-bit codes, half d, half dmin; value <c>(d * scale) * q - dmin * min</c>, 16 values a scale.</summary>
-internal sealed class Q2_K : LaneBlockType<Q2_K>, ILaneDecoder
+internal readonly struct Q2_K : IBlockFormat
 {
-    public static Q2_K Instance { get; } = new();
-
+    public static string Name => "Q2_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 84;
-
-    public override string Name => "Q2_K";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

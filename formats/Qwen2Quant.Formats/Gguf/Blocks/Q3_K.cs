@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q3_K</c>: 32 bytes of high bits, 64 of low bit pairs, 12 of 6-bit scales, half d; value <c>(d * (scale - 32)) * (q - 4)</c>, 16 values a scale.</summary>
-internal sealed class Q3_K : LaneBlockType<Q3_K>, ILaneDecoder
+internal readonly struct Q3_K : IBlockFormat
 {
-    public static Q3_K Instance { get; } = new();
-
+    public static string Name => "Q3_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 110;
-
-    public override string Name => "Q3_K";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q4_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal sealed class Q4_K : LaneBlockType<Q4_K>, ILaneDecoder
+internal readonly struct Q4_K : IBlockFormat
 {
-    public static Q4_K Instance { get; } = new();
-
+    public static string Name => "Q4_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 144;
-
-    public override string Name => "Q4_K";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

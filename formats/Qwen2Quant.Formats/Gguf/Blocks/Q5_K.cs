@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q5_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 32 of fifth bits, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal sealed class Q5_K : LaneBlockType<Q5_K>, ILaneDecoder
+internal readonly struct Q5_K : IBlockFormat
 {
-    public static Q5_K Instance { get; } = new();
-
+    public static string Name => "Q5_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 176;
-
-    public override string Name => "Q5_K";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

@@ -2,11 +2,12 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q6_K</c>: 128 bytes of low nibbles, 64 of high bit pairs, 16 signed sub-scales, half d; value <c>(d * scale) * (q - 32)</c>, 16 values a scale.</summary>
-internal sealed class Q6_K : LaneCodecType<Q6_K>, ILaneEncoder, IBlockCodec
+internal readonly struct Q6_K : ICodecFormat
 {
     private const int HighOffset = 128;
     private const int ScaleOffset = 192;
@@ -15,19 +16,15 @@ internal sealed class Q6_K : LaneCodecType<Q6_K>, ILaneEncoder, IBlockCodec
     private const int SubLength = 16;
     private const int Zero = 32;
 
-    public static Q6_K Instance { get; } = new();
-
+    public static string Name => "Q6_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 210;
     public static int BatchBlocks => 1;
 
-    public override string Name => "Q6_K";
-
     /// <summary>The searched scale of the extreme's sub-block is at least 1/33 of it; the stored d is 1/128 of that scale.</summary>
-    public override float LargestMagnitude => 65504f * 128 * 31;
-    public override IBlockCodec Codec => this;
+    public static float LargestMagnitude => 65504f * 128 * 31;
 
-    public GridShape Shape => new(256, SubLength, 1, 64, 1 + SubBlocks);
+    public static GridShape Shape => new(256, SubLength, 1, 64, 1 + SubBlocks);
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {
@@ -50,69 +47,47 @@ internal sealed class Q6_K : LaneCodecType<Q6_K>, ILaneEncoder, IBlockCodec
     }
 
     /// <summary>Weights of the search are x^2, or the importance itself, without ggml's usual square root.</summary>
-    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, int blockCount, ref byte blocks)
-        where T : unmanaged, ILanes<T>
+    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>
     {
-        Span<float> lanes = stackalloc float[256];
         Span<float> inverses = stackalloc float[SubBlocks];
         Span<float> parameters = stackalloc float[1 + SubBlocks];
-        Span<byte> block = MemoryMarshal.CreateSpan(ref blocks, BlockBytes);
-        if (!FindScales<T>(values, importance, lanes, inverses, parameters))
+        if (!FindScales<T>(values, importance, inverses, parameters))
         {
-            block.Clear();
+            MemoryMarshal.CreateSpan(ref blocks, BlockBytes).Clear();
             return;
         }
 
-        Span<float> steps = stackalloc float[SubBlocks];
-        for (int k = 0; k < SubBlocks; k++) steps[k] = parameters[0] * parameters[1 + k];
+        ref float from = ref MemoryMarshal.GetReference(values);
         Span<byte> codes = stackalloc byte[256];
-        Span<byte> laneCodes = stackalloc byte[SubBlocks];
-        for (int i = 0; i < SubLength; i++)
+        for (int k = 0; k < SubBlocks; k++)
         {
-            for (int g = 0; g < SubBlocks; g += T.Width)
+            float step = parameters[0] * parameters[1 + k];
+            for (int l = 0; l < SubLength; l += T.Width)
             {
-                T value = Search.At<T>(ref lanes[g], i);
-                T step = T.Load(ref steps[g]);
-                T rounded = LaneMath.RoundToEven(LaneMath.Clamp(value / step, -Zero, Zero - 1));
-                T requantized = T.AddInt(T.ToInt(rounded), T.BroadcastInt(Zero));
+                T value = Block32.At<T>(ref from, (k * SubLength) + l);
                 // Where the stored step is zero ggml keeps the codes of the search.
-                T searched = Search.SymmetricCodes(value, T.Load(ref inverses[g]), Zero);
-                T.StoreBytes(T.Select(T.Equal(step, T.Broadcast(0)), searched, requantized), ref laneCodes[g]);
+                T code = step == 0
+                    ? Search.SymmetricCodes(value, T.Broadcast(inverses[k]), Zero)
+                    : T.AddInt(T.ToInt(LaneMath.RoundToEven(LaneMath.Clamp(value / T.Broadcast(step), -Zero, Zero - 1))), T.BroadcastInt(Zero));
+                T.StoreBytes(code, ref codes[(k * SubLength) + l]);
             }
-
-            for (int k = 0; k < SubBlocks; k++) codes[(k * SubLength) + i] = laneCodes[k];
         }
 
-        Instance.Pack(codes, parameters, block);
+        Pack<T>(ref codes[0], parameters, ref blocks);
     }
 
-    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
     {
-        Span<float> lanes = stackalloc float[256];
         Span<float> inverses = stackalloc float[SubBlocks];
-        if (!FindScales<Lanes1>(block, importance, lanes, inverses, parameters)) parameters.Clear();
+        if (!FindScales<Lanes1>(block, importance, inverses, parameters)) parameters.Clear();
     }
 
-    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0] * parameters[1 + subBlock], 64, Zero);
+    public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0] * parameters[1 + subBlock], 64, Zero);
 
-    public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
-    {
-        for (int half = 0; half < 2; half++)
-        {
-            for (int l = 0; l < 32; l++)
-            {
-                ReadOnlySpan<byte> column = codes[((128 * half) + l)..];
-                block[(64 * half) + l] = (byte)((column[0] & 15) | (column[64] << 4));
-                block[(64 * half) + 32 + l] = (byte)((column[32] & 15) | (column[96] << 4));
-                block[HighOffset + (32 * half) + l] = (byte)((column[0] >> 4) | (column[32] >> 4 << 2) | (column[64] >> 4 << 4) | (column[96] >> 4 << 6));
-            }
-        }
+    public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block) =>
+        Pack<Lanes1>(ref MemoryMarshal.GetReference(codes), parameters, ref block[0]);
 
-        for (int k = 0; k < SubBlocks; k++) block[ScaleOffset + k] = (byte)(sbyte)parameters[1 + k];
-        MemoryMarshal.Write(block[HalfOffset..], (Half)parameters[0]);
-    }
-
-    public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
+    public static void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
     {
         for (int i = 0; i < 256; i++)
         {
@@ -126,10 +101,34 @@ internal sealed class Q6_K : LaneCodecType<Q6_K>, ILaneEncoder, IBlockCodec
         for (int k = 0; k < SubBlocks; k++) parameters[1 + k] = (sbyte)block[ScaleOffset + k];
     }
 
+    private static void Pack<T>(ref byte codes, ReadOnlySpan<float> parameters, ref byte block) where T : unmanaged, ILanes<T>
+    {
+        T low4 = T.BroadcastInt(15);
+        for (int half = 0; half < 2; half++)
+        {
+            for (int l = 0; l < 32; l += T.Width)
+            {
+                ref byte column = ref Unsafe.Add(ref codes, (128 * half) + l);
+                T code0 = T.LoadBytes(ref column);
+                T code1 = T.LoadBytes(ref Unsafe.Add(ref column, 32));
+                T code2 = T.LoadBytes(ref Unsafe.Add(ref column, 64));
+                T code3 = T.LoadBytes(ref Unsafe.Add(ref column, 96));
+                T.StoreBytes((code0 & low4) | T.ShiftLeft(code2 & low4, 4), ref Unsafe.Add(ref block, (64 * half) + l));
+                T.StoreBytes((code1 & low4) | T.ShiftLeft(code3 & low4, 4), ref Unsafe.Add(ref block, (64 * half) + 32 + l));
+                T high = T.ShiftRight(code0, 4) | T.ShiftLeft(T.ShiftRight(code1, 4), 2) | T.ShiftLeft(T.ShiftRight(code2, 4), 4) | T.ShiftLeft(T.ShiftRight(code3, 4), 6);
+                T.StoreBytes(high, ref Unsafe.Add(ref block, HighOffset + (32 * half) + l));
+            }
+        }
+
+        for (int k = 0; k < SubBlocks; k++) Unsafe.Add(ref block, ScaleOffset + k) = (byte)(sbyte)parameters[1 + k];
+        Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, HalfOffset), (Half)parameters[0]);
+    }
+
     /// <summary>Searches the sub-blocks' scales and rounds them as they are stored. False when all are zero: the block is then all zero bytes.</summary>
-    private static bool FindScales<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> lanes, Span<float> inverses, Span<float> parameters)
+    private static bool FindScales<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> inverses, Span<float> parameters)
         where T : unmanaged, ILanes<T>
     {
+        Span<float> lanes = stackalloc float[256];
         Span<float> weights = stackalloc float[256];
         Search.Transpose(values, SubLength, lanes);
         if (importance.IsEmpty)
@@ -148,9 +147,7 @@ internal sealed class Q6_K : LaneCodecType<Q6_K>, ILaneEncoder, IBlockCodec
         Span<float> scales = stackalloc float[SubBlocks];
         for (int g = 0; g < SubBlocks; g += T.Width)
         {
-            (T scale, T inverse) = Search.Symmetric<T>(ref lanes[g], ref weights[g], SubLength, Zero);
-            T.Store(scale, ref scales[g]);
-            T.Store(inverse, ref inverses[g]);
+            Search.Symmetric<T>(ref lanes[g], ref weights[g], SubLength, Zero, ref scales[g], ref inverses[g]);
         }
 
         float extreme = 0;

@@ -2,25 +2,21 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q8_0</c>: half d, 32 signed bytes; value <c>q * d</c>. ggml writes it without regard to importance, and so do the encoder and the fit.</summary>
-internal sealed class Q8_0 : LaneCodecType<Q8_0>, ILaneEncoder, IBlockCodec
+internal readonly struct Q8_0 : ICodecFormat
 {
     private const int CodeOffset = 128;
 
-    public static Q8_0 Instance { get; } = new();
-
+    public static string Name => "Q8_0";
     public static int BlockValues => 32;
     public static int BlockBytes => 34;
     public static int BatchBlocks => Block32.Batch;
-
-    public override string Name => "Q8_0";
-    public override float LargestMagnitude => 127 * 65504f;
-    public override IBlockCodec Codec => this;
-
-    public GridShape Shape => new(32, 32, 1, 256, 1);
+    public static float LargestMagnitude => 127 * 65504f;
+    public static GridShape Shape => new(32, 32, 1, 256, 1);
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {
@@ -28,10 +24,11 @@ internal sealed class Q8_0 : LaneCodecType<Q8_0>, ILaneEncoder, IBlockCodec
         for (int j = 0; j < 32; j += T.Width) T.Store(T.ToFloat(T.LoadSBytes(ref ByteAt(in block, 2 + j))) * scale, ref Unsafe.Add(ref values, j));
     }
 
-    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, int blockCount, ref byte blocks)
+    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks)
         where T : unmanaged, ILanes<T>
     {
         ref float from = ref MemoryMarshal.GetReference(values);
+        int blockCount = values.Length / 32;
         Span<float> scales = stackalloc float[Block32.Batch];
         Span<float> inverses = stackalloc float[Block32.Batch];
         Span<ushort> halves = stackalloc ushort[Block32.Batch];
@@ -50,18 +47,18 @@ internal sealed class Q8_0 : LaneCodecType<Q8_0>, ILaneEncoder, IBlockCodec
         }
     }
 
-    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters) =>
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters) =>
         parameters[0] = (float)(Half)(Block32.Peak<Lanes1>(in block[0]) / 127);
 
-    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0], 256, CodeOffset);
+    public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0], 256, CodeOffset);
 
-    public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
+    public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
     {
         MemoryMarshal.Write(block, (Half)parameters[0]);
         for (int j = 0; j < 32; j++) block[2 + j] = (byte)(codes[j] - CodeOffset);
     }
 
-    public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
+    public static void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
     {
         parameters[0] = HalfAt(in block[0], 0);
         for (int j = 0; j < 32; j++) codes[j] = (byte)(block[2 + j] + CodeOffset);

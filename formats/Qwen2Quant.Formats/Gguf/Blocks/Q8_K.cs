@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q8_K</c>, for activations: float d, 256 signed bytes, 16 sums of 16 codes; value <c>d * q</c>.</summary>
-internal sealed class Q8_K : LaneBlockType<Q8_K>, ILaneDecoder
+internal readonly struct Q8_K : IBlockFormat
 {
-    public static Q8_K Instance { get; } = new();
-
+    public static string Name => "Q8_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 292;
-
-    public override string Name => "Q8_K";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

@@ -31,9 +31,10 @@ internal static class Search
     /// ggml's <c>make_qx_quants</c>: codes of -<paramref name="limit"/> to <paramref name="limit"/> - 1 times a scale of either sign; of 19 roundings the one
     /// whose best scale leaves the least weighted error.
     /// </summary>
-    /// <returns>The best scale, and the inverse scale that gave the codes; both 0, with codes of -limit, for a group of zeros.</returns>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static (T Scale, T Inverse) Symmetric<T>(ref readonly float values, ref readonly float weights, int length, int limit) where T : unmanaged, ILanes<T>
+    /// <param name="scales">The best scale of each lane, 0 for a group of zeros.</param>
+    /// <param name="inverses">The inverse scale that gave the codes, 0 for a group of zeros, whose codes are all -limit.</param>
+    public static void Symmetric<T>(ref readonly float values, ref readonly float weights, int length, int limit, ref float scales, ref float inverses)
+        where T : unmanaged, ILanes<T>
     {
         T peak = T.Broadcast(0), extreme = peak;
         for (int i = 0; i < length; i++)
@@ -46,30 +47,58 @@ internal static class Search
         }
 
         T zero = T.Broadcast(0);
+        (T low, T high) = (T.Broadcast(-limit), T.Broadcast(limit - 1));
         T dead = T.Greater(T.Broadcast(Epsilon), peak);
         T bestInverse = T.Broadcast(-limit) / extreme;
-        (T sumXl, T sumL2) = Sums<T>(in values, in weights, length, limit, bestInverse);
-        T bestScale = T.Select(T.Greater(sumL2, zero), sumXl / sumL2, zero);
-        T best = bestScale * sumXl;
-        for (int step = -9; step <= 9; step++)
+        T sumXl = zero, sumL2 = zero;
+        for (int i = 0; i < length; i++)
         {
-            if (step == 0) continue;
-            T inverse = T.Broadcast(-(limit + (0.1f * step))) / extreme;
-            (sumXl, sumL2) = Sums<T>(in values, in weights, length, limit, inverse);
-            T better = T.Greater(sumL2, zero) & T.Greater(sumXl * sumXl, best * sumL2);
-            bestScale = T.Select(better, sumXl / sumL2, bestScale);
-            bestInverse = T.Select(better, inverse, bestInverse);
-            best = T.Select(better, bestScale * sumXl, best);
+            T value = At<T>(in values, i);
+            T weight = At<T>(in weights, i);
+            T code = SymmetricCode(value, bestInverse, low, high);
+            sumXl += weight * value * code;
+            sumL2 += weight * code * code;
         }
 
-        return (T.Select(dead, zero, bestScale), T.Select(dead, zero, bestInverse));
+        T bestScale = T.Select(T.Greater(sumL2, zero), sumXl / sumL2, zero);
+        T best = bestScale * sumXl;
+        // Three tries at a time: their sums do not depend on one another, and each addition waits for the one before.
+        for (int first = -9; first <= 7; first += first == -3 ? 4 : 3)
+        {
+            T inverse0 = TryInverse(extreme, limit, first);
+            T inverse1 = TryInverse(extreme, limit, first + 1);
+            T inverse2 = TryInverse(extreme, limit, first + 2);
+            T sumXl0 = zero, sumXl1 = zero, sumXl2 = zero, sumL20 = zero, sumL21 = zero, sumL22 = zero;
+            for (int i = 0; i < length; i++)
+            {
+                T value = At<T>(in values, i);
+                T weight = At<T>(in weights, i);
+                T weighted = weight * value;
+                T code0 = SymmetricCode(value, inverse0, low, high);
+                T code1 = SymmetricCode(value, inverse1, low, high);
+                T code2 = SymmetricCode(value, inverse2, low, high);
+                sumXl0 += weighted * code0;
+                sumXl1 += weighted * code1;
+                sumXl2 += weighted * code2;
+                sumL20 += weight * code0 * code0;
+                sumL21 += weight * code1 * code1;
+                sumL22 += weight * code2 * code2;
+            }
+
+            KeepBetter(sumXl0, sumL20, inverse0, ref best, ref bestScale, ref bestInverse);
+            KeepBetter(sumXl1, sumL21, inverse1, ref best, ref bestScale, ref bestInverse);
+            KeepBetter(sumXl2, sumL22, inverse2, ref best, ref bestScale, ref bestInverse);
+        }
+
+        T.Store(T.Select(dead, zero, bestScale), ref scales);
+        T.Store(T.Select(dead, zero, bestInverse), ref inverses);
     }
 
     /// <summary>Codes 0 to 2 x <paramref name="limit"/> - 1, as integer lanes, of <see cref="Symmetric"/>'s choice.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T SymmetricCodes<T>(T values, T inverse, int limit) where T : unmanaged, ILanes<T>
     {
-        T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * values, -limit, limit - 1)) + T.Broadcast(limit);
+        T code = SymmetricCode(values, inverse, T.Broadcast(-limit), T.Broadcast(limit - 1)) + T.Broadcast(limit);
         return T.ToInt(T.Select(T.Equal(inverse, T.Broadcast(0)), T.Broadcast(0), code));
     }
 
@@ -77,9 +106,13 @@ internal static class Search
     /// ggml's <c>make_qkx3_quants</c> as its imatrix path of Q4_1 and Q5_1 calls it: codes of 0 to <paramref name="limit"/> times a scale plus a minimum that is
     /// not positive; 37 roundings, each anchored at the best minimum so far, judged by weighted squared error.
     /// </summary>
-    /// <returns>The best scale and minimum, and the inverse scale and anchor that gave the codes; scale and inverse 0, with codes 0, for a group without range.</returns>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static (T Scale, T Minimum, T Inverse, T Anchor) Affine<T>(ref readonly float values, ref readonly float weights, int length, int limit) where T : unmanaged, ILanes<T>
+    /// <param name="scales">The best scale of each lane, 0 for a group without range.</param>
+    /// <param name="minima">The minimum that goes with it.</param>
+    /// <param name="inverses">The inverse scale that gave the codes, 0 for a group without range, whose codes are all 0.</param>
+    /// <param name="anchors">The minimum under which the codes were rounded.</param>
+    public static void Affine<T>(
+        ref readonly float values, ref readonly float weights, int length, int limit, ref float scales, ref float minima, ref float inverses, ref float anchors)
+        where T : unmanaged, ILanes<T>
     {
         T zero = T.Broadcast(0);
         T low = At<T>(in values, 0);
@@ -131,7 +164,10 @@ internal static class Search
             minimum = T.Select(better, trialMinimum, minimum);
         }
 
-        return (T.Select(alive, scale, zero), minimum, T.Select(alive, bestInverse, zero), anchor);
+        T.Store(T.Select(alive, scale, zero), ref scales);
+        T.Store(minimum, ref minima);
+        T.Store(T.Select(alive, bestInverse, zero), ref inverses);
+        T.Store(anchor, ref anchors);
     }
 
     /// <summary>Codes 0 to <paramref name="limit"/>, as integer lanes, of <see cref="Affine"/>'s choice.</summary>
@@ -156,19 +192,19 @@ internal static class Search
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static (T SumXl, T SumL2) Sums<T>(ref readonly float values, ref readonly float weights, int length, int limit, T inverse) where T : unmanaged, ILanes<T>
-    {
-        T sumXl = T.Broadcast(0), sumL2 = sumXl;
-        for (int i = 0; i < length; i++)
-        {
-            T value = At<T>(in values, i);
-            T weight = At<T>(in weights, i);
-            T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * value, -limit, limit - 1));
-            sumXl += weight * value * code;
-            sumL2 += weight * code * code;
-        }
+    private static T TryInverse<T>(T extreme, int limit, int step) where T : unmanaged, ILanes<T> => T.Broadcast(-(limit + (0.1f * step))) / extreme;
 
-        return (sumXl, sumL2);
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T SymmetricCode<T>(T values, T inverse, T low, T high) where T : unmanaged, ILanes<T> =>
+        LaneMath.RoundToEven(T.Max(T.Min(inverse * values, high), low));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void KeepBetter<T>(T sumXl, T sumL2, T inverse, ref T best, ref T bestScale, ref T bestInverse) where T : unmanaged, ILanes<T>
+    {
+        T better = T.Greater(sumL2, T.Broadcast(0)) & T.Greater(sumXl * sumXl, best * sumL2);
+        bestScale = T.Select(better, sumXl / sumL2, bestScale);
+        bestInverse = T.Select(better, inverse, bestInverse);
+        best = T.Select(better, bestScale * sumXl, best);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

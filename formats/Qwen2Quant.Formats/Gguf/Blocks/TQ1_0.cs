@@ -1,10 +1,10 @@
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_tq1_0</c>: 52 bytes of base-3 digits, five a byte and four in each of the last four, half d; value <c>(digit - 1) * d</c>.</summary>
 internal sealed class TQ1_0 : ScalarBlockType
 {
-    public static TQ1_0 Instance { get; } = new();
-
     public override string Name => "TQ1_0";
     public override int ValuesPerBlock => 256;
     public override int BytesPerBlock => 54;

@@ -1,17 +1,15 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_tq2_0</c>: 64 bytes of 2-bit codes, half d; value <c>(q - 1) * d</c>.</summary>
-internal sealed class TQ2_0 : LaneBlockType<TQ2_0>, ILaneDecoder
+internal readonly struct TQ2_0 : IBlockFormat
 {
-    public static TQ2_0 Instance { get; } = new();
-
+    public static string Name => "TQ2_0";
     public static int BlockValues => 256;
     public static int BlockBytes => 66;
-
-    public override string Name => "TQ2_0";
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {

@@ -1,0 +1,96 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>A block format that is written: its grid, its layout, and the reference encoder of a few blocks together.</summary>
+internal interface ICodecFormat : IBlockFormat
+{
+    /// <summary>Blocks encoded together.</summary>
+    static abstract int BatchBlocks { get; }
+
+    static abstract float LargestMagnitude { get; }
+
+    static abstract GridShape Shape { get; }
+
+    /// <summary>Encodes at most <see cref="BatchBlocks"/> blocks. <paramref name="importance"/> is empty or one weight for each value.</summary>
+    /// <param name="rowVariance">Mean square of the whole row, 0 without importance.</param>
+    static abstract void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>;
+
+    static abstract void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters);
+
+    static abstract Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock);
+
+    static abstract void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block);
+
+    static abstract void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters);
+}
+
+/// <summary>A block type whose reference encoder runs at the chosen vector width.</summary>
+internal sealed class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
+{
+    public override bool CanEncode => true;
+    public override float LargestMagnitude => TFormat.LargestMagnitude;
+    public override IBlockCodec Codec => this;
+
+    public GridShape Shape => TFormat.Shape;
+
+    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
+    {
+        CheckLength(block.Length, TFormat.BlockValues, nameof(block));
+        if (importance.Length != 0) CheckLength(importance.Length, TFormat.BlockValues, nameof(importance));
+        TFormat.Fit(block, importance, parameters);
+    }
+
+    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => TFormat.GetLevels(parameters, subBlock);
+
+    public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
+    {
+        CheckLength(codes.Length, TFormat.BlockValues, nameof(codes));
+        CheckLength(block.Length, TFormat.BlockBytes, nameof(block));
+        TFormat.Pack(codes, parameters, block);
+    }
+
+    public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
+    {
+        CheckLength(block.Length, TFormat.BlockBytes, nameof(block));
+        CheckLength(codes.Length, TFormat.BlockValues, nameof(codes));
+        TFormat.Unpack(block, codes, parameters);
+    }
+
+    private protected override void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+    {
+        if (level >= SimdLevel.Avx512) EncodeBlocks<Lanes512>(row, importance, blocks);
+        else if (level >= SimdLevel.Avx2) EncodeBlocks<Lanes256>(row, importance, blocks);
+        else if (level >= SimdLevel.Vector128) EncodeBlocks<Lanes128>(row, importance, blocks);
+        else EncodeBlocks<Lanes1>(row, importance, blocks);
+    }
+
+    private static void EncodeBlocks<T>(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) where T : unmanaged, ILanes<T>
+    {
+        float rowVariance = importance.IsEmpty ? 0 : MeanSquare(row);
+        int batchValues = TFormat.BatchBlocks * TFormat.BlockValues;
+        for (int start = 0; start < row.Length; start += batchValues)
+        {
+            int length = Math.Min(batchValues, row.Length - start);
+            ref byte to = ref Unsafe.Add(ref MemoryMarshal.GetReference(blocks), start / TFormat.BlockValues * TFormat.BlockBytes);
+            TFormat.EncodeBatch<T>(row.Slice(start, length), importance.IsEmpty ? importance : importance.Slice(start, length), rowVariance, ref to);
+        }
+    }
+
+    // One sum in index order, as ggml's: it decides the last bit of every weight.
+    private static float MeanSquare(ReadOnlySpan<float> row)
+    {
+        float sum = 0;
+        foreach (float value in row) sum += value * value;
+        return sum / row.Length;
+    }
+
+    private static void CheckLength(int found, int expected, string name)
+    {
+        if (found != expected) throw new ArgumentException($"{found} elements where a block of {TFormat.Name} has {expected}", name);
+    }
+}

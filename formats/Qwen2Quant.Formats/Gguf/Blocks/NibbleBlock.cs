@@ -1,0 +1,210 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Field;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>What tells Q4_0, Q4_1, Q5_0 and Q5_1 apart.</summary>
+internal interface INibbleFormat
+{
+    static abstract string Name { get; }
+
+    /// <summary>4 or 5.</summary>
+    static abstract int CodeBits { get; }
+
+    /// <summary>True when a block adds a minimum, false when its codes are centred.</summary>
+    static abstract bool HasMinimum { get; }
+}
+
+/// <summary>
+/// ggml's <c>block_q4_0</c>, <c>q4_1</c>, <c>q5_0</c> and <c>q5_1</c>: half d, half m where the format has a minimum, 32 fifth bits where it has 5, 16 bytes of nibbles.
+/// Value <c>(q - 2^(bits - 1)) * d</c> or <c>q * d + m</c>.
+/// </summary>
+internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : struct, INibbleFormat
+{
+    public static string Name => TFormat.Name;
+    public static int BlockValues => 32;
+    public static int BlockBytes => NibbleOffset + 16;
+    public static int BatchBlocks => Block32.Batch;
+
+    private static int CodeCount => 1 << TFormat.CodeBits;
+    private static int Zero => TFormat.HasMinimum ? 0 : CodeCount / 2;
+    private static int FifthBitOffset => TFormat.HasMinimum ? 4 : 2;
+    private static int NibbleOffset => FifthBitOffset + (TFormat.CodeBits == 5 ? 4 : 0);
+
+    /// <summary>A minimum is stored as it is; a centred scale is 1 / 2^(bits - 1) of the extreme.</summary>
+    public static float LargestMagnitude => TFormat.HasMinimum ? 65504f : 65504f * Zero;
+
+    public static GridShape Shape => new(32, 32, 1, CodeCount, TFormat.HasMinimum ? 2 : 1);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
+    {
+        float step = HalfAt(in block, 0);
+        float origin = TFormat.HasMinimum ? HalfAt(in block, 2) : -0f;
+        ref byte nibbles = ref ByteAt(in block, NibbleOffset);
+        if (TFormat.CodeBits == 5) Block32.DecodeFive<T>(in nibbles, UIntAt(in block, FifthBitOffset), Zero, step, origin, ref values);
+        else Block32.Decode<T>(in nibbles, Zero, step, origin, ref values);
+    }
+
+    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>
+    {
+        if (importance.IsEmpty) EncodeBatch<T>(values, ref blocks);
+        else EncodeWeighted<T>(values, importance, rowVariance, ref blocks);
+    }
+
+    /// <summary>Without a minimum the value of largest magnitude lies on code 0, and d takes the sign that this asks for.</summary>
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
+    {
+        (float scale, float minimum) = (0, 0);
+        if (importance.IsEmpty)
+        {
+            if (TFormat.HasMinimum)
+            {
+                (minimum, float high) = Block32.Range<Lanes1>(in block[0]);
+                scale = (high - minimum) / (CodeCount - 1);
+            }
+            else
+            {
+                scale = Block32.Extreme<Lanes1>(in block[0]) / -Zero;
+            }
+        }
+        else
+        {
+            Span<float> values = stackalloc float[32 * Search.Stride];
+            Span<float> weights = stackalloc float[32 * Search.Stride];
+            Search.Transpose(block, 32, values);
+            Search.Transpose(importance, 32, weights);
+            (float inverse, float anchor) = (0, 0);
+            FindScales<Lanes1>(ref values[0], ref weights[0], ref scale, ref minimum, ref inverse, ref anchor);
+        }
+
+        parameters[0] = (float)(Half)scale;
+        if (TFormat.HasMinimum) parameters[1] = (float)(Half)minimum;
+    }
+
+    public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) =>
+        TFormat.HasMinimum ? new(parameters[1], parameters[0], CodeCount) : Levels.Scaled(parameters[0], CodeCount, Zero);
+
+    public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
+    {
+        MemoryMarshal.Write(block, (Half)parameters[0]);
+        if (TFormat.HasMinimum) MemoryMarshal.Write(block[2..], (Half)parameters[1]);
+        uint fifthBits = 0;
+        for (int j = 0; j < 16; j++)
+        {
+            block[NibbleOffset + j] = (byte)((codes[j] & 15) | (codes[j + 16] << 4));
+            fifthBits |= (uint)(((codes[j] >> 4) << j) | ((codes[j + 16] >> 4) << (j + 16)));
+        }
+
+        if (TFormat.CodeBits == 5) MemoryMarshal.Write(block[FifthBitOffset..], fifthBits);
+    }
+
+    public static void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
+    {
+        parameters[0] = HalfAt(in block[0], 0);
+        if (TFormat.HasMinimum) parameters[1] = HalfAt(in block[0], 2);
+        uint fifthBits = TFormat.CodeBits == 5 ? UIntAt(in block[0], FifthBitOffset) : 0;
+        for (int j = 0; j < 16; j++)
+        {
+            byte nibbles = block[NibbleOffset + j];
+            codes[j] = (byte)((nibbles & 15u) | (((fifthBits >> j) & 1) << 4));
+            codes[j + 16] = (byte)(((uint)nibbles >> 4) | (((fifthBits >> (j + 16)) & 1) << 4));
+        }
+    }
+
+    private static void EncodeBatch<T>(ReadOnlySpan<float> values, ref byte blocks) where T : unmanaged, ILanes<T>
+    {
+        ref float from = ref MemoryMarshal.GetReference(values);
+        int blockCount = values.Length / 32;
+        Span<float> scales = stackalloc float[Block32.Batch];
+        Span<float> minima = stackalloc float[Block32.Batch];
+        Span<float> inverses = stackalloc float[Block32.Batch];
+        Span<ushort> halves = stackalloc ushort[Block32.Batch];
+        Span<ushort> minimumHalves = stackalloc ushort[Block32.Batch];
+        for (int b = 0; b < blockCount; b++)
+        {
+            if (TFormat.HasMinimum)
+            {
+                (minima[b], float high) = Block32.Range<T>(ref Unsafe.Add(ref from, b * 32));
+                // A range of zeros of both signs is plus zero.
+                scales[b] = ((high - minima[b]) + 0f) / (CodeCount - 1);
+            }
+            else
+            {
+                scales[b] = Block32.Extreme<T>(ref Unsafe.Add(ref from, b * 32)) / -Zero;
+            }
+        }
+
+        Block32.Scale<T>(ref scales[0], ref inverses[0], ref halves[0]);
+        if (TFormat.HasMinimum) HalfRows.Narrow(minima, minimumHalves);
+        float rounding = TFormat.HasMinimum ? 0.5f : Zero + 0.5f;
+        for (int b = 0; b < blockCount; b++)
+        {
+            ref byte block = ref Unsafe.Add(ref blocks, b * BlockBytes);
+            Unsafe.WriteUnaligned(ref block, halves[b]);
+            if (TFormat.HasMinimum) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, 2), minimumHalves[b]);
+            T shift = T.Broadcast(TFormat.HasMinimum ? minima[b] : 0);
+            T inverse = T.Broadcast(inverses[b]);
+            uint fifthBits = 0;
+            for (int j = 0; j < 16; j += T.Width)
+            {
+                T low = Block32.Codes(Block32.At<T>(ref from, (b * 32) + j), shift, inverse, rounding, CodeCount - 1);
+                T high = Block32.Codes(Block32.At<T>(ref from, (b * 32) + j + 16), shift, inverse, rounding, CodeCount - 1);
+                fifthBits |= Block32.StoreNibbles(low, high, j, ref Unsafe.Add(ref block, NibbleOffset));
+            }
+
+            if (TFormat.CodeBits == 5) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, FifthBitOffset), fifthBits);
+        }
+    }
+
+    /// <summary>ggml's imatrix path: searched scales, rounded only where they are stored. Weights are <c>w * sqrt(variance of the row + x^2)</c>.</summary>
+    private static void EncodeWeighted<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>
+    {
+        Span<float> lanes = stackalloc float[32 * Search.Stride];
+        Span<float> weights = stackalloc float[32 * Search.Stride];
+        Search.Transpose(values, 32, lanes);
+        Search.Transpose(importance, 32, weights);
+        for (int i = 0; i < lanes.Length; i += T.Width)
+        {
+            T value = Block32.At<T>(ref lanes[0], i);
+            T.Store(Block32.At<T>(ref weights[0], i) * T.Sqrt(T.Broadcast(rowVariance) + (value * value)), ref weights[i]);
+        }
+
+        Span<float> scales = stackalloc float[Search.Stride];
+        Span<float> minima = stackalloc float[Search.Stride];
+        Span<float> inverses = stackalloc float[Search.Stride];
+        Span<float> anchors = stackalloc float[Search.Stride];
+        for (int g = 0; g < Search.Stride; g += T.Width) FindScales<T>(ref lanes[g], ref weights[g], ref scales[g], ref minima[g], ref inverses[g], ref anchors[g]);
+        for (int b = 0; b < values.Length / 32; b++)
+        {
+            ref float from = ref Unsafe.Add(ref MemoryMarshal.GetReference(values), b * 32);
+            ref byte block = ref Unsafe.Add(ref blocks, b * BlockBytes);
+            (T inverse, T anchor) = (T.Broadcast(inverses[b]), T.Broadcast(anchors[b]));
+            uint fifthBits = 0;
+            for (int j = 0; j < 16; j += T.Width)
+            {
+                T low = SearchedCodes(Block32.At<T>(ref from, j), inverse, anchor);
+                T high = SearchedCodes(Block32.At<T>(ref from, j + 16), inverse, anchor);
+                fifthBits |= Block32.StoreNibbles(low, high, j, ref Unsafe.Add(ref block, NibbleOffset));
+            }
+
+            Unsafe.WriteUnaligned(ref block, (Half)scales[b]);
+            if (TFormat.HasMinimum) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, 2), (Half)minima[b]);
+            if (TFormat.CodeBits == 5) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, FifthBitOffset), fifthBits);
+        }
+    }
+
+    private static T SearchedCodes<T>(T values, T inverse, T anchor) where T : unmanaged, ILanes<T> =>
+        TFormat.HasMinimum ? Search.AffineCodes(values, inverse, anchor, CodeCount - 1) : Search.SymmetricCodes(values, inverse, Zero);
+
+    private static void FindScales<T>(ref readonly float values, ref readonly float weights, ref float scale, ref float minimum, ref float inverse, ref float anchor)
+        where T : unmanaged, ILanes<T>
+    {
+        if (TFormat.HasMinimum) Search.Affine<T>(in values, in weights, 32, CodeCount - 1, ref scale, ref minimum, ref inverse, ref anchor);
+        else Search.Symmetric<T>(in values, in weights, 32, Zero, ref scale, ref inverse);
+    }
+}
