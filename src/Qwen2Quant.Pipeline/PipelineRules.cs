@@ -2,7 +2,7 @@ using Qwen2Quant.Core.Errors;
 
 namespace Qwen2Quant.Pipeline;
 
-/// <summary>Rules that only the whole can check: folders and caches, the agreement of metadata with tensors, the values themselves.</summary>
+/// <summary>Rules that only the whole can check: folders and caches, the agreement of metadata with tensors.</summary>
 public static class PipelineRules
 {
     public static readonly Rule Architecture = new("GG-52", "general.architecture is qwen2 or qwen2moe");
@@ -14,11 +14,10 @@ public static class PipelineRules
     public static readonly Rule ModelId = new("HF-65", "a model id is org/name");
     public static readonly Rule SourceNotQuantized = new("HF-74", "the source is not quantized already, unless that is allowed");
     public static readonly Rule RegularFiles = new("HF-76", "inputs are regular files with usable names");
-    public static readonly Rule FiniteWeights = new("NU-79", "weights are finite");
 
     public static IReadOnlyList<Rule> All { get; } =
     [
         Architecture, MetadataAgrees, VocabularyAgrees, CacheLinks, CacheRevision, DownloadFinished, ModelId, SourceNotQuantized,
-        RegularFiles, FiniteWeights,
+        RegularFiles,
     ];
 }

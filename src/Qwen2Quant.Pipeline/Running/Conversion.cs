@@ -45,7 +45,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         }
 
         PendingOutput.CheckTarget(context.Files, plan.Target, plan.IsFolder, options.Force, InputPaths(), plan.ByteLength);
-        if (options.DryRun) return Report([.. plan.Items.Select(_ => default(ErrorSums))]);
+        if (options.DryRun) return Report(null);
 
         using PendingOutput output = PendingOutput.Begin(context.Files, plan.Target, plan.IsFolder);
         IWriteFile[] files = [.. plan.Files.Select(output.Create)];
@@ -89,7 +89,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         runner.Verify(reopened.Raw);
     }
 
-    private ConversionReport Report(IReadOnlyList<ErrorSums> sums) => new(
+    private ConversionReport Report(IReadOnlyList<ErrorSums>? sums) => new(
         Version,
         source.Location.DisplayName,
         options.Scheme,
@@ -101,16 +101,16 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         _watch.Elapsed.TotalSeconds,
         Process.GetCurrentProcess().PeakWorkingSet64,
         options.DryRun,
-        [.. plan.Items.Select((item, index) => Report(item, sums[index]))],
+        [.. plan.Items.Select((item, index) => Report(item, sums?[index]))],
         context.Events.Events);
 
-    private TensorReport Report(PlanItem item, ErrorSums sums) => new(
+    private static TensorReport Report(PlanItem item, ErrorSums? sums) => new(
         item.Name,
         item.Target.Tensor.Type.Name,
         item.RequestedType.Name,
         item.Target.Tensor.Shape.Dimensions.ToArray(),
         item.Target.Tensor.ByteLength,
-        options.DryRun ? null : sums.Rmse,
-        options.DryRun ? null : sums.RelativeError,
+        sums?.Rmse,
+        sums?.RelativeError,
         item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast");
 }

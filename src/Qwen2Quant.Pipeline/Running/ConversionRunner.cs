@@ -50,8 +50,8 @@ internal sealed class ConversionRunner
             progress.Advance(slab.TargetBytes);
         }, _context.Cancellation);
 
-        ErrorSums[] byItem = new ErrorSums[_plan.Items.Count];
-        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex] += sums[index];
+        ErrorSums[] byItem = [.. _plan.Items.Select(_ => new ErrorSums())];
+        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex].Add(sums[index]);
         return byItem;
     }
 
@@ -109,14 +109,14 @@ internal sealed class ConversionRunner
         Span<byte> encoded = isCopy ? raw : Buffers.Take(ref buffers.Encoded, slab.RowCount * targetRowBytes);
         int rowsPerChunk = Math.Clamp(ChunkValues / rowLength, 1, slab.RowCount);
         Span<float> values = Buffers.Take(ref buffers.Values, rowsPerChunk * rowLength);
-        ErrorSums sums = default;
+        ErrorSums sums = new();
         for (int row = 0; row < slab.RowCount; row += rowsPerChunk)
         {
             int rows = Math.Min(rowsPerChunk, slab.RowCount - row);
             Span<float> chunk = values[..(rows * rowLength)];
             slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
-            Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
-            if (!isCopy) sums += _solver.EncodeRows(target, chunk, rowLength, default, encoded.Slice(row * targetRowBytes, rows * targetRowBytes));
+            if (isCopy) Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
+            else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk), target, Effort.Reference, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
         _checksums[index] = SlabChecksum.Compute(encoded);

@@ -50,7 +50,7 @@ public static class Verification
         if (index < 0) return;
         throw new QuantException(ErrorKind.Numeric, "a weight is not finite")
         {
-            Rule = PipelineRules.FiniteWeights,
+            Rule = float.IsNaN(values[index]) ? NumericRules.NoNan : NumericRules.NoInfinity,
             Tensor = entry.Name,
             Found = $"{values[index]} in row {firstRow + (index / rowLength)}, column {index % rowLength}",
             Remedy = "The checkpoint is damaged; download it again.",

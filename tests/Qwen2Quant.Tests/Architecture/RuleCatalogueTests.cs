@@ -1,5 +1,6 @@
 using System.Reflection;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
@@ -14,7 +15,7 @@ public sealed class RuleCatalogueTests
 {
     private static readonly Rule[] All =
     [
-        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. PipelineRules.All,
+        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. PipelineRules.All, .. NumericRules.All,
     ];
 
     [Fact]
@@ -23,7 +24,7 @@ public sealed class RuleCatalogueTests
     [Fact]
     public void EveryRuleIsInACatalogue()
     {
-        Assembly[] assemblies = [typeof(SafetensorsRules).Assembly, typeof(ModelRules).Assembly, typeof(ValidationRules).Assembly, typeof(PipelineRules).Assembly];
+        Assembly[] assemblies = [typeof(NumericRules).Assembly, typeof(SafetensorsRules).Assembly, typeof(ModelRules).Assembly, typeof(ValidationRules).Assembly, typeof(PipelineRules).Assembly];
         Rule[] declared = [.. assemblies.SelectMany(assembly => assembly.GetTypes())
             .SelectMany(type => type.GetFields(BindingFlags.Static | BindingFlags.Public | BindingFlags.NonPublic))
             .Where(field => field.FieldType == typeof(Rule) && !field.Name.StartsWith('<'))

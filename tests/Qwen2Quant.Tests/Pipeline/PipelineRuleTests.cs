@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline;
@@ -26,6 +27,25 @@ public sealed class PipelineRuleTests : IDisposable
     {
         List<RuleCase> cases = [.. Cases()];
         RuleCase.CheckCoverage(cases, PipelineRules.All, []);
+        foreach (RuleCase item in cases) item.Check();
+    }
+
+    [Fact]
+    public void ConversionsHoldTheRulesOfNumbers()
+    {
+        RuleCase[] cases =
+        [
+            new(NumericRules.NoNan, "NaN", ErrorKind.Numeric, () => ConvertWith(float.NaN, "Q8_0")),
+            new(NumericRules.NoNan, "NaN in a copy", ErrorKind.Numeric, () => ConvertWith(float.NaN, "BF16")),
+            new(NumericRules.NoNan, "a plain value", null, () => ConvertWith(0.5f, "Q8_0")),
+            new(NumericRules.NoInfinity, "an infinity", ErrorKind.Numeric, () => ConvertWith(float.NegativeInfinity, "Q8_0")),
+            new(NumericRules.NoInfinity, "the largest of its type", null, () => ConvertWith(3.3e38f, "BF16")),
+            new(NumericRules.WithinRange, "beyond half", ErrorKind.Numeric, () => ConvertWith(70000f, "F16")),
+            new(NumericRules.WithinRange, "within half", null, () => ConvertWith(65000f, "F16")),
+            new(NumericRules.ScaleWithinRange, "a scale beyond half", ErrorKind.Numeric, () => ConvertWith(1e30f, "Q8_0")),
+            new(NumericRules.ScaleWithinRange, "a scale within half", null, () => ConvertWith(1e6f, "Q8_0")),
+        ];
+        RuleCase.CheckCoverage(cases, NumericRules.All, []);
         foreach (RuleCase item in cases) item.Check();
     }
 
@@ -57,9 +77,6 @@ public sealed class PipelineRuleTests : IDisposable
         yield return new RuleCase(PipelineRules.RegularFiles, "a path of 5,000 bytes", ErrorKind.InvalidInput, () => Open(new string('x', 5000)));
         yield return new RuleCase(PipelineRules.RegularFiles, "a FIFO as weights", ErrorKind.InvalidInput, OpenFifo);
         yield return new RuleCase(PipelineRules.RegularFiles, "a folder with blanks", null, () => Open(TestCheckpoint.Write(_folder.File("with blanks ü"), TestCheckpoint.Small)));
-        yield return new RuleCase(PipelineRules.FiniteWeights, "NaN", ErrorKind.Numeric, () => ConvertWith(float.NaN));
-        yield return new RuleCase(PipelineRules.FiniteWeights, "an infinity", ErrorKind.Numeric, () => ConvertWith(float.NegativeInfinity));
-        yield return new RuleCase(PipelineRules.FiniteWeights, "a large value", null, () => ConvertWith(1e30f));
     }
 
     private string Fresh() => _folder.File($"{_names++}.gguf");
@@ -78,13 +95,13 @@ public sealed class PipelineRuleTests : IDisposable
         return Open(folder);
     }
 
-    private object ConvertWith(float value)
+    private object ConvertWith(float value, string recipe)
     {
         string source = TestCheckpoint.Write(_folder.File($"source{_names++}"), TestCheckpoint.Small, edit: (name, values) =>
         {
             if (name == "model.layers.1.mlp.up_proj.weight") values[100] = value;
         });
-        return Conversions.Quantize(source, Fresh(), "Q8_0");
+        return Conversions.Quantize(source, Fresh(), recipe);
     }
 
     private object OpenFifo()
