@@ -1,1 +1,43 @@
-return 0;
+using BenchmarkDotNet.Running;
+using Qwen2Quant.Benchmarks;
+using Qwen2Quant.Benchmarks.RandomModels;
+using Qwen2Quant.Core.Errors;
+
+const string usage = """
+    usage: random-model --shape 0.5B|1.5B|7B|72B|tiny --out DIR [--format safetensors|gguf] [--seed N]
+                        [--layers N] [--shard-size BYTES] [--tokenizer DIR] [--threads N]
+               writes a Qwen2 checkpoint of random BF16 weights
+           llama-quantize IN.gguf OUT.gguf TYPE [--threads N] [--pure] [--allow-requantize]
+               runs llama.cpp's own quantizer and prints how long it took until the output was on the disk
+           micro [BenchmarkDotNet's options]
+               micro-benchmarks
+    """;
+
+try
+{
+    switch (args.FirstOrDefault())
+    {
+        case "random-model":
+            RandomModelCommand.Run(new CommandArguments(args[1..]));
+            return 0;
+        case "llama-quantize":
+            LlamaQuantizeCommand.Run(new CommandArguments(args[1..]));
+            return 0;
+        case "micro":
+            BenchmarkSwitcher.FromAssembly(typeof(Program).Assembly).Run(args[1..]);
+            return 0;
+        default:
+            Console.Error.WriteLine(usage);
+            return 2;
+    }
+}
+catch (UsageException error)
+{
+    Console.Error.WriteLine($"{error.Message}\n{usage}");
+    return 2;
+}
+catch (Exception error) when (error is QuantException or IOException or UnauthorizedAccessException or InvalidOperationException)
+{
+    Console.Error.WriteLine(error.Message);
+    return 1;
+}

@@ -25,8 +25,9 @@ public sealed unsafe class LlamaModel : IDisposable
 
     public long ParameterCount => checked((long)LlamaApi.ParameterCount(_model));
 
+    /// <param name="threadCount">ggml's threads wait for one another by spinning: more than one is slower than one where tests share the cores.</param>
     /// <exception cref="InvalidOperationException">llama.cpp refused the file, with what it logged.</exception>
-    public static LlamaModel Load(string path, int contextLength = 512, int threadCount = 2)
+    public static LlamaModel Load(string path, int contextLength = 512, int threadCount = 1)
     {
         LlamaApi.ForgetErrors();
         nint model;
