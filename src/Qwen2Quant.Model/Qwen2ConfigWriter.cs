@@ -54,7 +54,7 @@ internal static class Qwen2ConfigWriter
         json.WriteNumber("rope_theta", config.RopeTheta);
         json.WriteNumber("sliding_window", config.SlidingWindow);
         json.WriteBoolean("tie_word_embeddings", config.TieWordEmbeddings);
-        if (config.TorchDtype is { } type1) json.WriteString("torch_dtype", type1);
+        if (config.TorchDtype is { } dtype) json.WriteString("torch_dtype", dtype);
         if (config.TransformersVersion is { } version) json.WriteString("transformers_version", version);
         json.WriteBoolean("use_cache", config.UseCache);
         json.WriteBoolean("use_sliding_window", config.UseSlidingWindow);

@@ -95,23 +95,25 @@ internal sealed class StrictJson
         throw Wrong(key, value, "an object");
     }
 
-    public IReadOnlyList<string>? Texts(string key) =>
-        List(key, "a list of strings", static item => item.ValueKind == JsonValueKind.String ? item.GetString() : null);
+    public IReadOnlyList<string>? Texts(string key)
+    {
+        const string Expected = "a list of strings";
+        return List(key, Expected, item => item.ValueKind == JsonValueKind.String ? item.GetString()! : throw Wrong(key, item, Expected));
+    }
 
     /// <summary>A list of integers; a single integer is a list of one.</summary>
     public IReadOnlyList<int>? Integers(string key)
     {
+        const string Expected = "an integer of 32 bits or a list of them";
         if (TryGet(key, out JsonElement value) && value.ValueKind == JsonValueKind.Number) return [Integer(key, 0)];
-        return List(key, "an integer of 32 bits or a list of them", static item =>
-            item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out int number) ? number.ToString(System.Globalization.CultureInfo.InvariantCulture) : null)
-            ?.Select(text => int.Parse(text, System.Globalization.CultureInfo.InvariantCulture)).ToArray();
+        return List(key, Expected, item => item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out int number) ? number : throw Wrong(key, item, Expected));
     }
 
-    private string[]? List(string key, string expected, Func<JsonElement, string?> read)
+    private T[]? List<T>(string key, string expected, Func<JsonElement, T> read)
     {
         if (!TryGet(key, out JsonElement value)) return null;
         if (value.ValueKind != JsonValueKind.Array) throw Wrong(key, value, expected);
-        return [.. value.EnumerateArray().Select(item => read(item) ?? throw Wrong(key, value, expected))];
+        return [.. value.EnumerateArray().Select(read)];
     }
 
     // null means what an absent key means, as in the classes of Transformers.

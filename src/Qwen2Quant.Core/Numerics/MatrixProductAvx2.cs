@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
@@ -15,6 +16,7 @@ internal readonly unsafe struct MatrixProductAvx2 : IMatrixProductKernel
         for (int column = 0; column < MatrixProduct.PanelWidth; column += 16) Part(a, b + column, depth, c + column, cStride, accumulate);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Part(float* a, float* b, int depth, float* c, long cStride, bool accumulate)
     {
         Vector256<float> c0x = Vector256<float>.Zero, c0y = Vector256<float>.Zero;
@@ -57,6 +59,7 @@ internal readonly unsafe struct MatrixProductAvx2 : IMatrixProductKernel
         Store(c + (5 * cStride), c5x, c5y, accumulate);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Row(float* a, float* b, int depth, float* c, bool accumulate)
     {
         Vector256<float> s0 = Vector256<float>.Zero, s1 = Vector256<float>.Zero, s2 = Vector256<float>.Zero, s3 = Vector256<float>.Zero;

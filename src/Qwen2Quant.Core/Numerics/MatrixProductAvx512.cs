@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
@@ -10,6 +11,7 @@ internal readonly unsafe struct MatrixProductAvx512 : IMatrixProductKernel
 
     public static int RowTile => 12;
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Tile(float* a, float* b, int depth, float* c, long cStride, bool accumulate)
     {
         Vector512<float> c0x = Vector512<float>.Zero, c0y = Vector512<float>.Zero;
@@ -82,6 +84,7 @@ internal readonly unsafe struct MatrixProductAvx512 : IMatrixProductKernel
         Store(c + (11 * cStride), c11x, c11y, accumulate);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Row(float* a, float* b, int depth, float* c, bool accumulate)
     {
         Vector512<float> s0 = Vector512<float>.Zero, s1 = Vector512<float>.Zero;

@@ -2,7 +2,7 @@ namespace Qwen2Quant.Core.Numerics;
 
 /// <summary>
 /// The innermost loops of a matrix product at one vector width. Every output is one chain of multiply-adds in ascending depth,
-/// so that it does not depend on the tile it is computed in.
+/// so that it does not depend on the tile it is computed in. Kernels are compiled optimized at once: most of a short run would pass before tiering.
 /// </summary>
 internal unsafe interface IMatrixProductKernel
 {

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace Qwen2Quant.Core.Numerics;
@@ -14,6 +15,7 @@ internal readonly unsafe struct MatrixProductVector128 : IMatrixProductKernel
         for (int column = 0; column < MatrixProduct.PanelWidth; column += 8) Part(a, b + column, depth, c + column, cStride, accumulate);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Part(float* a, float* b, int depth, float* c, long cStride, bool accumulate)
     {
         Vector128<float> c0x = Vector128<float>.Zero, c0y = Vector128<float>.Zero;
@@ -56,11 +58,13 @@ internal readonly unsafe struct MatrixProductVector128 : IMatrixProductKernel
         Store(c + (5 * cStride), c5x, c5y, accumulate);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Row(float* a, float* b, int depth, float* c, bool accumulate)
     {
         for (int column = 0; column < MatrixProduct.PanelWidth; column += 16) RowPart(a, b + column, depth, c + column, accumulate);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void RowPart(float* a, float* b, int depth, float* c, bool accumulate)
     {
         Vector128<float> s0 = Vector128<float>.Zero, s1 = Vector128<float>.Zero, s2 = Vector128<float>.Zero, s3 = Vector128<float>.Zero;

@@ -3,7 +3,7 @@ using Qwen2Quant.Model;
 
 namespace Qwen2Quant.Tests.Model;
 
-/// <summary>The forward pass as quant-formats and the papers write it: double precision, one token after another, no cache.</summary>
+/// <summary>The forward pass straight from its formulas: double precision, one token after another, no cache.</summary>
 internal sealed class ReferenceForward(Qwen2Config config, ITensorSource source)
 {
     private readonly Dictionary<string, double[]> _weights = source.Tensors.ToDictionary(
