@@ -1,1 +1,4 @@
-return 0;
+using BenchmarkDotNet.Running;
+using Qwen2Quant.Benchmarks;
+
+BenchmarkSwitcher.FromTypes([typeof(BlockEncoding), typeof(BlockDecoding)]).Run(args);
