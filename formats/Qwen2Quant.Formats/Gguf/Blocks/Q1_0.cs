@@ -11,7 +11,11 @@ internal sealed class Q1_0 : ScalarBlockType
 
     private protected override void DecodeBlock(ReadOnlySpan<byte> block, Span<float> values)
     {
-        float d = HalfAt(in block[0], 0);
-        for (int j = 0; j < 128; j++) values[j] = ((block[2 + (j >> 3)] >> (j & 7)) & 1) != 0 ? d : -d;
+        int d = BitConverter.SingleToInt32Bits(HalfAt(in block[0], 0));
+        for (int j = 0; j < 128; j++)
+        {
+            int negative = ~(block[2 + (j >> 3)] >> (j & 7)) & 1;
+            values[j] = BitConverter.Int32BitsToSingle(d ^ (negative << 31));
+        }
     }
 }
