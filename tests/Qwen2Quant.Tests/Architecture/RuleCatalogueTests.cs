@@ -40,6 +40,6 @@ public sealed class RuleCatalogueTests
         IEnumerable<string> expected = Enumerable.Range(1, 30).Select(number => $"ST-{number}")
             .Concat(Enumerable.Range(31, 25).Select(number => $"GG-{number}"))
             .Concat(Enumerable.Range(56, 22).Select(number => $"HF-{number}"));
-        Assert.Empty(expected.Where(id => !ids.Contains(id)));
+        Assert.All(expected, id => Assert.Contains(id, ids));
     }
 }

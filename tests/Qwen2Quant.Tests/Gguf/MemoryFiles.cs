@@ -26,6 +26,8 @@ internal sealed class MemoryFiles : IFileLayer
         return Opened[^1];
     }
 
+    public bool IsInUse(string path) => false;
+
     public bool FileExists(string path) => _files.ContainsKey(path);
 
     public IWriteFile Create(string path, long byteLength) => throw new NotSupportedException();

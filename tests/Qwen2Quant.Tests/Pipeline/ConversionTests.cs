@@ -58,7 +58,7 @@ public sealed class ConversionTests : IDisposable
     [InlineData("Q8_0")]
     public void BytesDoNotDependOnThreads(string recipe)
     {
-        string[] targets = [.. new[] { 1, 2, 5 }.Select(threads =>
+        string[] targets = [.. Enumerable.Range(1, 3).Select(threads =>
         {
             string target = _folder.File($"{threads}.gguf");
             Conversions.Quantize("builtin:tiny", target, recipe, new RunContext { Threads = threads });

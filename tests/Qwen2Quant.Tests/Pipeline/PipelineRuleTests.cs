@@ -5,8 +5,10 @@ using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Tests.Rules;
 using Qwen2Quant.Tests.Support;
@@ -81,13 +83,13 @@ public sealed class PipelineRuleTests : IDisposable
 
     private string Fresh() => _folder.File($"{_names++}.gguf");
 
-    private object Open(string model)
+    private static TokenizerDefinition Open(string model)
     {
         using Checkpoint checkpoint = Checkpoint.Open(model, new RunContext());
         return checkpoint.Tokenizer;
     }
 
-    private object Folder(Func<string, string> editConfig)
+    private TokenizerDefinition Folder(Func<string, string> editConfig)
     {
         string folder = TestCheckpoint.Write(_folder.File($"folder{_names++}"), TestCheckpoint.Small);
         string config = Path.Combine(folder, "config.json");
@@ -95,7 +97,7 @@ public sealed class PipelineRuleTests : IDisposable
         return Open(folder);
     }
 
-    private object ConvertWith(float value, string recipe)
+    private ConversionReport ConvertWith(float value, string recipe)
     {
         string source = TestCheckpoint.Write(_folder.File($"source{_names++}"), TestCheckpoint.Small, edit: (name, values) =>
         {
@@ -104,7 +106,7 @@ public sealed class PipelineRuleTests : IDisposable
         return Conversions.Quantize(source, Fresh(), recipe);
     }
 
-    private object OpenFifo()
+    private TokenizerDefinition OpenFifo()
     {
         string folder = TestCheckpoint.Write(_folder.File($"fifo{_names++}"), TestCheckpoint.Small);
         File.Delete(Path.Combine(folder, "config.json"));

@@ -24,7 +24,7 @@ public sealed class RecipeTests
         },
         ["small-qwen2"] = Tiny with
         {
-            VocabSize = 49152, HiddenSize = 576, IntermediateSize = 1536, NumHiddenLayers = 30, NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64,
+            VocabSize = 24576, HiddenSize = 576, IntermediateSize = 1536, NumHiddenLayers = 30, NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64,
         },
     };
 

@@ -68,6 +68,8 @@ internal sealed class MemoryFolder : IFileLayer
         return new CountedFile(this, path, bytes);
     }
 
+    public bool IsInUse(string path) => false;
+
     public bool FileExists(string path) => _files.ContainsKey(Name(path));
 
     public bool DirectoryExists(string path) => path == Path;
