@@ -130,10 +130,13 @@ public class RoundToNearestTests
         {
             values[300] = sign * type.LargestMagnitude;
             values[301] = -values[300];
-            SolverCatalog.RoundToNearest.Encode(new RowSlab("w", 0, RowLength, values), type, Effort.Reference, encoded);
-            float[] decoded = new float[RowLength];
-            type.Decode(encoded, decoded);
-            Assert.Equal(-1, FiniteCheck.FindNonFinite(decoded));
+            foreach (float[] importance in new[] { [], BlockData.Importance(), [.. Enumerable.Range(0, RowLength).Select(i => i % 3 == 0 ? 0f : 1f)] })
+            {
+                SolverCatalog.RoundToNearest.Encode(new RowSlab("w", 0, RowLength, values, importance), type, Effort.Reference, encoded);
+                float[] decoded = new float[RowLength];
+                type.Decode(encoded, decoded);
+                Assert.Equal(-1, FiniteCheck.FindNonFinite(decoded));
+            }
 
             values[300] = sign * MathF.BitIncrement(type.LargestMagnitude);
             QuantException error = Assert.Throws<QuantException>(() => SolverCatalog.RoundToNearest.Encode(new RowSlab("w", 7, RowLength, values), type, Effort.Reference, encoded));

@@ -35,8 +35,8 @@ internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : str
     private static int FifthBitOffset => TFormat.HasMinimum ? 4 : 2;
     private static int NibbleOffset => FifthBitOffset + (TFormat.CodeBits == 5 ? 4 : 0);
 
-    /// <summary>A minimum is stored as it is; a centred scale is 1 / 2^(bits - 1) of the extreme.</summary>
-    public static float LargestMagnitude => TFormat.HasMinimum ? 65504f : 65504f * Zero;
+    /// <summary>A minimum is stored as it is, a centred scale is 1 / 2^(bits - 1) of the extreme; a search under importance may exceed either by less than a factor of two.</summary>
+    public static float LargestMagnitude => (TFormat.HasMinimum ? 65504f : 65504f * Zero) / 2;
 
     public static GridShape Shape => new(32, 32, 1, CodeCount, TFormat.HasMinimum ? 2 : 1);
 

@@ -21,8 +21,8 @@ internal readonly struct Q6_K : ICodecFormat
     public static int BlockBytes => 210;
     public static int BatchBlocks => 1;
 
-    /// <summary>The searched scale of the extreme's sub-block is at least 1/33 of it; the stored d is 1/128 of that scale.</summary>
-    public static float LargestMagnitude => 65504f * 128 * 31;
+    /// <summary>A searched scale is about 1/32 of its sub-block's extreme, under importance less than twice that; the stored d is 1/128 of the largest.</summary>
+    public static float LargestMagnitude => 65504f * 128 * 16;
 
     public static GridShape Shape => new(256, SubLength, 1, 64, 1 + SubBlocks);
 
