@@ -6,6 +6,7 @@ using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline.Publishing;
+using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Checkpoints;
@@ -85,6 +86,13 @@ public sealed class Checkpoint : IDisposable
     {
         string path = Path.Combine(Location.Path, name);
         return _files.FileExists(path) ? _files.ReadAllBytes(path, context.Limits.JsonFileBytes) : null;
+    }
+
+    /// <summary>The licence that the model's card or metadata name, or null.</summary>
+    public string? FindLicense(RunContext context)
+    {
+        if (Gguf is { } gguf) return gguf.Metadata.TryGetString("general.license", out string? license) ? license : null;
+        return ReadCompanion(ModelCard.FileName, context) is { } card ? ModelCard.FindLicense(card) : null;
     }
 
     /// <summary>Refuses a source that was changed since it was opened.</summary>
