@@ -77,7 +77,7 @@ public sealed class Checkpoint : IDisposable
         }
         catch (Exception error) when (PendingOutput.IsDiskFailure(error))
         {
-            throw new QuantException(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = location.Path };
+            throw Unreadable(location.Path, error);
         }
     }
 
@@ -100,7 +100,7 @@ public sealed class Checkpoint : IDisposable
     {
         foreach ((string path, FileIdentity before) in _identities)
         {
-            if (_files.Identify(path) == before) continue;
+            if (Identify(path) == before) continue;
             throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read")
             {
                 Rule = WeightFileRules.FileUnchanged,
@@ -111,6 +111,21 @@ public sealed class Checkpoint : IDisposable
     }
 
     public void Dispose() => Tensors.Dispose();
+
+    private FileIdentity Identify(string path)
+    {
+        try
+        {
+            return _files.Identify(path);
+        }
+        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        {
+            throw Unreadable(path, error);
+        }
+    }
+
+    private static QuantException Unreadable(string path, Exception error) =>
+        new(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = path };
 
     private static Checkpoint OpenFolder(ModelLocation location, IFileLayer files, RunContext context)
     {
