@@ -12,22 +12,20 @@ public sealed class HubCacheTests : IDisposable
 
     public void Dispose() => _cache.Dispose();
 
-    [Theory]
+    [UnixTheory]
     [InlineData("tests/tiny")]
     [InlineData("tests/tiny@main")]
     [InlineData("tests/tiny@" + Commit)]
     public void AModelOfTheCacheIsOpened(string model)
     {
-        if (OperatingSystem.IsWindows()) return;
         LinkTheTinyModel();
         CliResult found = InCache("HF_HUB_CACHE", _cache.Path, "verify", model, "--json").Expect(0);
         Assert.Equal(CliCommand.Succeed("verify", Models.Tiny, "--json").Json().GetProperty("parameters").GetInt64(), found.Json().GetProperty("parameters").GetInt64());
     }
 
-    [Fact]
+    [UnixFact]
     public void ConvertingFromTheCacheGivesTheSameTensorsAndLeavesItAlone()
     {
-        if (OperatingSystem.IsWindows()) return;
         LinkTheTinyModel();
         string[] before = Listing();
         using TempFolder outputs = new();
@@ -38,10 +36,9 @@ public sealed class HubCacheTests : IDisposable
         CliCommand.Succeed("compare", Models.Tiny, outputs.File("copy"), "--data", "builtin:text", "--chunks", "1", "--fail-above", "mean_kld=0");
     }
 
-    [Fact]
+    [UnixFact]
     public void AnUnfinishedDownloadIsRefusedAndTheCacheIsFoundUnderHfHome()
     {
-        if (OperatingSystem.IsWindows()) return;
         LinkTheTinyModel("hub/");
         InCache("HF_HOME", _cache.Path, "inspect", "tests/tiny").Expect(0);
         _cache.Write("hub/models--tests--tiny/blobs/abc.incomplete", "x");

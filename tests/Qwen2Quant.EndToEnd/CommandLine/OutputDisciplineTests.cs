@@ -46,7 +46,7 @@ public sealed partial class OutputDisciplineTests : IDisposable
     public void ResultsGoToStandardOutputAndEventsToStandardError()
     {
         string source = TestCheckpoint.Write(_folder.File("narrow"), TestCheckpoint.Small);
-        string[] quantize = ["quantize", source, "--to", "gguf:Q4_0", "--out", _folder.File("m.gguf"), "--force"];
+        string[] quantize = ["quantize", source, "--to", "gguf:Q6_K", "--out", _folder.File("m.gguf"), "--force"];
         CliResult loud = CliCommand.Succeed(quantize);
         Assert.Contains("bits per weight", loud.Output, StringComparison.Ordinal);
         Assert.DoesNotContain("warning", loud.Output, StringComparison.Ordinal);

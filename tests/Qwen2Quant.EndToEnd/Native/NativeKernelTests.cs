@@ -5,13 +5,12 @@ using Xunit.Abstractions;
 namespace Qwen2Quant.EndToEnd.Native;
 
 /// <summary>The native program runs the same vector kernels as the compiled-at-run-time one at the same width, not their scalar fallbacks.</summary>
-[Collection(NativeCollection.Name)]
-public sealed class NativeKernelTests(NativeProgram native, ITestOutputHelper print)
+public sealed class NativeKernelTests(ITestOutputHelper print)
 {
     [NativeFact]
     public void KernelsAreTheSame()
     {
-        JsonElement aot = native.Command("bench", "--only", "kernels", "--json").Run().Expect(0).Json();
+        JsonElement aot = NativeProgram.Command("bench", "--only", "kernels", "--json").Run().Expect(0).Json();
         string width = aot.GetProperty("simd").GetString()!;
         print.WriteLine($"{width}: {string.Join(", ", Kernels(aot))}");
         Dictionary<string, string> sameWidth = new() { ["QWEN2QUANT_SIMD"] = width switch { "Avx512" => "512", "Avx2" => "256", "Vector128" => "128", _ => "scalar" } };

@@ -6,8 +6,7 @@ using Xunit.Abstractions;
 namespace Qwen2Quant.EndToEnd.Native;
 
 /// <summary>Compiled ahead of time the program does what it does otherwise.</summary>
-[Collection(NativeCollection.Name)]
-public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper print) : IDisposable
+public sealed class NativeProgramTests(ITestOutputHelper print) : IDisposable
 {
     private readonly TempFolder _folder = new();
 
@@ -16,17 +15,17 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper p
     [NativeFact]
     public void ItStartsAndListsTheSameTypes()
     {
-        Assert.Equal(CliCommand.Succeed("types", "--json").Output, native.Command("types", "--json").Run().Expect(0).Output);
+        Assert.Equal(CliCommand.Succeed("types", "--json").Output, NativeProgram.Command("types", "--json").Run().Expect(0).Output);
         const int runs = 10;
         double best = double.MaxValue;
         for (int run = 0; run < runs; run++)
         {
             long start = Stopwatch.GetTimestamp();
-            native.Command("types").Run().Expect(0);
+            NativeProgram.Command("types").Run().Expect(0);
             best = Math.Min(best, Stopwatch.GetElapsedTime(start).TotalMilliseconds);
         }
 
-        print.WriteLine($"types: {best:F1} ms, the best of {runs}; executable of {new FileInfo(native.Path).Length / 1e6:F1} MB");
+        print.WriteLine($"types: {best:F1} ms, the best of {runs}; executable of {new FileInfo(NativeProgram.Path).Length / 1e6:F1} MB");
         Assert.InRange(best, 0, 1000);
     }
 
@@ -37,7 +36,7 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper p
         {
             string jit = _folder.File($"{type}-jit.gguf"), aot = _folder.File($"{type}-aot.gguf");
             CliCommand.Succeed("quantize", Models.Tiny, "--to", $"gguf:{type}", "--out", jit);
-            native.Command("quantize", Models.Tiny, "--to", $"gguf:{type}", "--out", aot).Run().Expect(0);
+            NativeProgram.Command("quantize", Models.Tiny, "--to", $"gguf:{type}", "--out", aot).Run().Expect(0);
             Assert.Equal(File.ReadAllBytes(jit), File.ReadAllBytes(aot));
         }
     }
@@ -47,16 +46,16 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper p
     {
         string[] measure = ["perplexity", Models.Tiny, "--data", "builtin:text", "--chunks", "1", "--json"];
         double jit = CliCommand.Succeed(measure).Json().GetProperty("perplexity").GetDouble();
-        double aot = native.Command(measure).Run().Expect(0).Json().GetProperty("perplexity").GetDouble();
+        double aot = NativeProgram.Command(measure).Run().Expect(0).Json().GetProperty("perplexity").GetDouble();
         Assert.InRange(aot / jit, 1 - 1e-5, 1 + 1e-5);
 
         string[] generate = ["generate", Models.Tiny, "--prompt", "And the LORD", "--temperature", "0", "--max-tokens", "8"];
-        Assert.Equal(CliCommand.Succeed(generate).Output, native.Command(generate).Run().Expect(0).Output);
+        Assert.Equal(CliCommand.Succeed(generate).Output, NativeProgram.Command(generate).Run().Expect(0).Output);
 
         string folder = _folder.File("folder");
-        native.Command("convert", Models.Tiny, "--to", "safetensors", "--type", "bf16", "--out", folder, "--json").Run().Expect(0).Json();
+        NativeProgram.Command("convert", Models.Tiny, "--to", "safetensors", "--type", "bf16", "--out", folder, "--json").Run().Expect(0).Json();
         CliCommand.Succeed("verify", folder);
-        Assert.Contains("[GG-", native.Command("verify", _folder.Write("bad.gguf", "no model")).Run().Expect(3).Error, StringComparison.Ordinal);
-        Assert.Contains("Examples:", native.Command("quantize", "--help").Run().Expect(0).Output, StringComparison.Ordinal);
+        Assert.Contains("[GG-", NativeProgram.Command("verify", _folder.Write("bad.gguf", "no model")).Run().Expect(3).Error, StringComparison.Ordinal);
+        Assert.Contains("Examples:", NativeProgram.Command("quantize", "--help").Run().Expect(0).Output, StringComparison.Ordinal);
     }
 }
