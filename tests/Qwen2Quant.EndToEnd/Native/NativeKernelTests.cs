@@ -5,6 +5,7 @@ using Xunit.Abstractions;
 namespace Qwen2Quant.EndToEnd.Native;
 
 /// <summary>The native program runs the same vector kernels as the compiled-at-run-time one at the same width, not their scalar fallbacks.</summary>
+[Collection(NativeProgram.Collection)]
 public sealed class NativeKernelTests(ITestOutputHelper print)
 {
     [NativeFact]

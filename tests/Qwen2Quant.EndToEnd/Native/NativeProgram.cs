@@ -6,6 +6,9 @@ namespace Qwen2Quant.EndToEnd.Native;
 /// <summary>The program as a native executable, published once for each run of the tests.</summary>
 public static class NativeProgram
 {
+    /// <summary>Its tests run one after another: two that wait for one publication would hold up the others.</summary>
+    public const string Collection = "native program";
+
     private static readonly string Project = System.IO.Path.Combine(Repository.Root, "src", "Qwen2Quant.Cli");
     private static readonly Lazy<bool> LazyCanRestore = new(() => Dotnet("restore", Project, "-p:Native=true", "-v:q").ExitCode == 0);
 

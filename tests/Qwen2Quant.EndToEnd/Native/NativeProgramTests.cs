@@ -6,6 +6,7 @@ using Xunit.Abstractions;
 namespace Qwen2Quant.EndToEnd.Native;
 
 /// <summary>Compiled ahead of time the program does what it does otherwise.</summary>
+[Collection(NativeProgram.Collection)]
 public sealed class NativeProgramTests(ITestOutputHelper print) : IDisposable
 {
     private readonly TempFolder _folder = new();
