@@ -95,6 +95,17 @@ public sealed class Checkpoint : IDisposable
         return ReadCompanion(ModelCard.FileName, context) is { } card ? ModelCard.FindLicense(card) : null;
     }
 
+    /// <summary>Opens a weight file whose SHA-256 is known: the cache names the blobs of large files by it.</summary>
+    internal IEnumerable<(string Path, string Sha256, Func<IReadFile> Open)> KnownHashes()
+    {
+        const int hexDigits = 64;
+        foreach (string path in WeightPaths)
+        {
+            string name = Path.GetFileName(_files.ResolveLink(path) ?? path);
+            if (name.Length == hexDigits && name.All(char.IsAsciiHexDigitLower)) yield return (path, name, () => _files.OpenRead(path));
+        }
+    }
+
     /// <summary>Refuses a source that was changed since it was opened.</summary>
     public void RequireUnchanged()
     {
