@@ -182,7 +182,8 @@ public sealed class Checkpoint : IDisposable
         });
     }
 
-    private static SafetensorsCheckpoint OpenWeights(ModelLocation location, IFileLayer files, RunContext context) => location.WeightsPath switch
+    /// <summary>Opens the safetensors files of a folder location, without its configuration.</summary>
+    internal static SafetensorsCheckpoint OpenWeights(ModelLocation location, IFileLayer files, RunContext context) => location.WeightsPath switch
     {
         null => SafetensorsCheckpoint.Open(files, location.Path, context.ReadOptions),
         var path when path.EndsWith(".json", StringComparison.Ordinal) => SafetensorsCheckpoint.OpenIndex(files, path, context.ReadOptions),
