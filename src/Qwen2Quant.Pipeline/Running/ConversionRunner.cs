@@ -18,8 +18,8 @@ internal sealed class ConversionRunner
     /// <summary>Source and target bytes of one slab together: large enough that a system call is nothing, small enough for many workers.</summary>
     private const long SlabBytes = 2 << 20;
 
-    /// <summary>Floats decoded at a time; with their encoded bytes they stay within a core's second-level cache.</summary>
-    private const int ChunkValues = 32 << 10;
+    /// <summary>Floats decoded at a time; with their encoded bytes they stay within a first-level cache.</summary>
+    private const int ChunkValues = 4 << 10;
 
     private readonly ITensorSource _source;
     private readonly ConversionPlan _plan;
