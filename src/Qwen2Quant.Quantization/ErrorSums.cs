@@ -9,8 +9,6 @@ namespace Qwen2Quant.Quantization;
 /// </summary>
 public sealed class ErrorSums
 {
-    private const int Parts = 16;
-
     public double SquaredError { get; private set; }
     public double SquaredValue { get; private set; }
     public long ValueCount { get; private set; }
@@ -32,8 +30,12 @@ public sealed class ErrorSums
             for (int r = 0; r < slab.RowCount; r++)
             {
                 type.Decode(encoded.Slice(r * rowBytes, rowBytes), row);
-                AddRow(slab.Values.Slice(r * slab.RowLength, slab.RowLength), row);
+                (double error, double square) = ErrorRows.Sum(slab.Values.Slice(r * slab.RowLength, slab.RowLength), row);
+                SquaredError += error;
+                SquaredValue += square;
             }
+
+            ValueCount += slab.Values.Length;
         }
         finally
         {
@@ -47,38 +49,5 @@ public sealed class ErrorSums
         SquaredError += next.SquaredError;
         SquaredValue += next.SquaredValue;
         ValueCount += next.ValueCount;
-    }
-
-    private void AddRow(ReadOnlySpan<float> values, ReadOnlySpan<float> decoded)
-    {
-        Span<double> errors = stackalloc double[Parts];
-        Span<double> squares = stackalloc double[Parts];
-        errors.Clear();
-        squares.Clear();
-        for (int start = 0; start < values.Length; start += Parts)
-        {
-            int length = Math.Min(Parts, values.Length - start);
-            for (int i = 0; i < length; i++)
-            {
-                double value = values[start + i];
-                double difference = decoded[start + i] - value;
-                errors[i] += difference * difference;
-                squares[i] += value * value;
-            }
-        }
-
-        SquaredError += Fold(errors);
-        SquaredValue += Fold(squares);
-        ValueCount += values.Length;
-    }
-
-    private static double Fold(Span<double> parts)
-    {
-        for (int half = Parts / 2; half > 0; half /= 2)
-        {
-            for (int i = 0; i < half; i++) parts[i] += parts[i + half];
-        }
-
-        return parts[0];
     }
 }

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Qwen2Quant.Pipeline.Benchmarking;
 
 namespace Qwen2Quant.Cli.Output;
 
@@ -23,9 +24,9 @@ internal sealed record SchemeRow(string Scheme, string Type, int FileType);
 internal sealed record TypeRow(string Name, int Id, int BlockValues, int BlockBytes, double BitsPerWeight, bool Reads, bool Writes);
 
 /// <summary>What <c>bench</c> prints.</summary>
-internal sealed record BenchResult(string Simd, IReadOnlyList<string> Kernels, IReadOnlyList<BenchFigure> Figures);
-
-internal sealed record BenchFigure(string Group, string Name, double Value, string Unit);
+/// <param name="Simd">The vector width in use.</param>
+/// <param name="Kernels">Absent when one group of figures was asked for.</param>
+internal sealed record BenchResult(string Simd, int Threads, IReadOnlyList<string>? Kernels, IReadOnlyList<BenchmarkFigure> Figures);
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull, WriteIndented = true)]
 [JsonSerializable(typeof(TokenizeResult))]

@@ -19,6 +19,7 @@ internal static class VerbCatalog
         GenerateVerb.Create,
         TokenizeVerb.Create,
         TypesVerb.Create,
+        BenchVerb.Create,
         CompletionVerb.Create,
     ];
 }

@@ -136,13 +136,18 @@ public sealed class DiskFileLayer : IFileLayer
 
         public void Write(long byteOffset, ReadOnlySpan<byte> source) => RandomAccess.Write(_handle, source, byteOffset);
 
+        public void StartWriteBack(long byteOffset, long byteCount)
+        {
+            if (OperatingSystem.IsLinux()) Posix.StartWriteBack(_handle, byteOffset, byteCount);
+        }
+
         public void FlushToDisk() => RandomAccess.FlushToDisk(_handle);
 
         public void Dispose() => _handle.Dispose();
     }
 }
 
-/// <summary>The two system calls that .NET does not offer: opening without waiting for a FIFO's writer, and flushing a folder.</summary>
+/// <summary>The system calls that .NET does not offer: opening without waiting for a FIFO's writer, flushing a folder, and starting write-back.</summary>
 internal static partial class Posix
 {
     private const int ReadOnly = 0;
@@ -155,6 +160,9 @@ internal static partial class Posix
     [LibraryImport("libc", EntryPoint = "fsync", SetLastError = true)]
     private static partial int Fsync(SafeFileHandle handle);
 
+    [LibraryImport("libc", EntryPoint = "sync_file_range")]
+    private static partial int SyncFileRange(SafeFileHandle handle, long offset, long length, uint flags);
+
     public static SafeFileHandle OpenWithoutWaiting(string path)
     {
         int descriptor = Open(path, ReadOnly | NonBlockingCloseOnExec, 0);
@@ -165,6 +173,13 @@ internal static partial class Posix
     public static void Flush(SafeFileHandle handle, string path)
     {
         if (Fsync(handle) != 0) throw Error(path);
+    }
+
+    /// <summary>Of <c>sync_file_range</c>'s flags the one that waits for nothing and takes no error from the flush that follows.</summary>
+    public static void StartWriteBack(SafeFileHandle handle, long byteOffset, long byteCount)
+    {
+        const uint Write = 2;
+        _ = SyncFileRange(handle, byteOffset, byteCount, Write);
     }
 
     private static Exception Error(string path)

@@ -20,6 +20,14 @@ public interface IWriteFile : IDisposable
     /// <summary>Writes all of <paramref name="source"/> at <paramref name="byteOffset"/>.</summary>
     void Write(long byteOffset, ReadOnlySpan<byte> source);
 
+    /// <summary>
+    /// Says that bytes written will not change, so that the system may begin to bring them to the disk; returns at once and promises nothing.
+    /// Failures show when the file is flushed.
+    /// </summary>
+    void StartWriteBack(long byteOffset, long byteCount)
+    {
+    }
+
     /// <summary>Returns when the bytes are on the disk.</summary>
     void FlushToDisk();
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Running;
 
@@ -26,6 +27,9 @@ public static unsafe class MatrixProduct
 
     [ThreadStatic]
     private static float[]? _packedRows;
+
+    /// <summary>The kernel that this process multiplies with: its width, and rows by columns of its tile.</summary>
+    public static string KernelName => KernelNameAt(Simd.Level);
 
     /// <summary>
     /// C [rowCount, columns] = (C +) A [rowCount, depth] times the panels, on the threads of <paramref name="team"/>; rows of both lie back to back.
@@ -83,11 +87,20 @@ public static unsafe class MatrixProduct
             return;
         }
 
-        if (level >= SimdLevel.Avx512) Run<MatrixProductAvx512>(a, aStride, rowCount, depth, panels, panelStride, columnCount, c, cStride, accumulate);
-        else if (level >= SimdLevel.Avx2) Run<MatrixProductAvx2>(a, aStride, rowCount, depth, panels, panelStride, columnCount, c, cStride, accumulate);
-        else if (level >= SimdLevel.Vector128) Run<MatrixProductVector128>(a, aStride, rowCount, depth, panels, panelStride, columnCount, c, cStride, accumulate);
-        else Run<MatrixProductScalar>(a, aStride, rowCount, depth, panels, panelStride, columnCount, c, cStride, accumulate);
+        Choose(level).Run(a, aStride, rowCount, depth, panels, panelStride, columnCount, c, cStride, accumulate);
     }
+
+    internal static string KernelNameAt(SimdLevel level)
+    {
+        Kernel kernel = Choose(level);
+        return string.Create(CultureInfo.InvariantCulture, $"{kernel.Name} {kernel.RowTile}x{PanelWidth}");
+    }
+
+    private static Kernel Choose(SimdLevel level) =>
+        level >= SimdLevel.Avx512 ? Kernel.Of<MatrixProductAvx512>()
+        : level >= SimdLevel.Avx2 ? Kernel.Of<MatrixProductAvx2>()
+        : level >= SimdLevel.Vector128 ? Kernel.Of<MatrixProductVector128>()
+        : Kernel.Of<MatrixProductScalar>();
 
     private static void Run<TKernel>(
         float* a, long aStride, int rowCount, int depth, float* panels, long panelStride, int columnCount, float* c, long cStride, bool accumulate)
@@ -169,5 +182,15 @@ public static unsafe class MatrixProduct
     private static void Merge(float* sums, float* c, int count, bool add)
     {
         for (int i = 0; i < count; i++) c[i] = add ? c[i] + sums[i] : sums[i];
+    }
+
+    private readonly struct Kernel
+    {
+        public string Name { get; private init; }
+        public int RowTile { get; private init; }
+        public delegate*<float*, long, int, int, float*, long, int, float*, long, bool, void> Run { get; private init; }
+
+        public static Kernel Of<TKernel>() where TKernel : struct, IMatrixProductKernel =>
+            new() { Name = TKernel.Name, RowTile = TKernel.RowTile, Run = &MatrixProduct.Run<TKernel> };
     }
 }

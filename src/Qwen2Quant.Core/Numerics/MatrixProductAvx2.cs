@@ -9,6 +9,8 @@ internal readonly unsafe struct MatrixProductAvx2 : IMatrixProductKernel
 {
     private const int S = MatrixProduct.PackedStride;
 
+    public static string Name => "avx2";
+
     public static int RowTile => 6;
 
     public static void Tile(float* a, float* b, int depth, float* c, long cStride, bool accumulate)

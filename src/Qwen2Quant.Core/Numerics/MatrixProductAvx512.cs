@@ -9,6 +9,8 @@ internal readonly unsafe struct MatrixProductAvx512 : IMatrixProductKernel
 {
     private const int S = MatrixProduct.PackedStride;
 
+    public static string Name => "avx512";
+
     public static int RowTile => 12;
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]

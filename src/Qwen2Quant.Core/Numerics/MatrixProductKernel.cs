@@ -6,6 +6,9 @@ namespace Qwen2Quant.Core.Numerics;
 /// </summary>
 internal unsafe interface IMatrixProductKernel
 {
+    /// <summary>What people call this width.</summary>
+    static abstract string Name { get; }
+
     /// <summary>Rows of one tile.</summary>
     static abstract int RowTile { get; }
 
@@ -22,6 +25,8 @@ internal unsafe interface IMatrixProductKernel
 /// <summary>The form that the vector kernels equal within rounding.</summary>
 internal readonly unsafe struct MatrixProductScalar : IMatrixProductKernel
 {
+    public static string Name => "scalar";
+
     public static int RowTile => 4;
 
     public static void Tile(float* a, float* b, int depth, float* c, long cStride, bool accumulate)

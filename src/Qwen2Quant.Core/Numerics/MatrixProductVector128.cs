@@ -8,6 +8,8 @@ internal readonly unsafe struct MatrixProductVector128 : IMatrixProductKernel
 {
     private const int S = MatrixProduct.PackedStride;
 
+    public static string Name => "vector128";
+
     public static int RowTile => 6;
 
     public static void Tile(float* a, float* b, int depth, float* c, long cStride, bool accumulate)

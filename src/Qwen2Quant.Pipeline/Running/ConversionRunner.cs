@@ -16,10 +16,10 @@ namespace Qwen2Quant.Pipeline.Running;
 internal sealed class ConversionRunner
 {
     /// <summary>Source and target bytes of one slab together: large enough that a system call is nothing, small enough for many workers.</summary>
-    private const long SlabBytes = 2 << 20;
+    private static readonly long SlabBytes = long.Parse(Environment.GetEnvironmentVariable("SLAB") ?? "2") << 20;
 
-    /// <summary>Floats decoded at a time; with their encoded bytes they stay within a core's second-level cache.</summary>
-    private const int ChunkValues = 32 << 10;
+    /// <summary>Floats decoded at a time; with their encoded bytes they stay within a first-level cache.</summary>
+    private const int ChunkValues = 4 << 10;
 
     private readonly ITensorSource _source;
     private readonly ConversionPlan _plan;
@@ -123,6 +123,7 @@ internal sealed class ConversionRunner
         try
         {
             file.Write(slab.TargetOffset, encoded);
+            if (Environment.GetEnvironmentVariable("WB") != null) file.StartWriteBack(slab.TargetOffset, encoded.Length);
         }
         catch (Exception error) when (PendingOutput.IsDiskFailure(error))
         {

@@ -136,6 +136,8 @@ public sealed class FaultyFileLayer(IFileLayer inner, int failingCall, Fault fau
             inner.Write(byteOffset, source);
         }
 
+        public void StartWriteBack(long byteOffset, long byteCount) => inner.StartWriteBack(byteOffset, byteCount);
+
         public void FlushToDisk()
         {
             layer.Step("flush", Path);

@@ -10,6 +10,16 @@ public abstract class BlockType : ElementType
     /// <summary>The grid and layout of one block, or null where no solver can choose this type's codes.</summary>
     public virtual IBlockCodec? Codec => null;
 
+    /// <summary>Width at which this process decodes, by its name.</summary>
+    public string DecoderName => DecoderNameAt(Simd.Level);
+
+    /// <summary>Width at which this process encodes, by its name; null for a type that is not written.</summary>
+    public string? EncoderName => EncoderNameAt(Simd.Level);
+
+    internal abstract string DecoderNameAt(SimdLevel level);
+
+    internal virtual string? EncoderNameAt(SimdLevel level) => null;
+
     /// <exception cref="ArgumentException">The lengths are not those of the same number of whole blocks.</exception>
     public sealed override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) => Decode(Simd.Level, blocks, values);
 

@@ -18,19 +18,21 @@ internal interface IBlockFormat
 }
 
 /// <summary>A block type whose decoder runs at the chosen vector width. <typeparamref name="TFormat"/> is a struct so that its kernels compile into the loops.</summary>
-internal class LaneBlockType<TFormat> : BlockType where TFormat : struct, IBlockFormat
+internal unsafe class LaneBlockType<TFormat> : BlockType where TFormat : struct, IBlockFormat
 {
     public sealed override string Name => TFormat.Name;
     public sealed override int ValuesPerBlock => TFormat.BlockValues;
     public sealed override int BytesPerBlock => TFormat.BlockBytes;
 
-    private protected sealed override void DecodeBlocks(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values)
-    {
-        if (level >= SimdLevel.Avx512) DecodeBlocks<Lanes512>(blocks, values);
-        else if (level >= SimdLevel.Avx2) DecodeBlocks<Lanes256>(blocks, values);
-        else if (level >= SimdLevel.Vector128) DecodeBlocks<Lanes128>(blocks, values);
-        else DecodeBlocks<Lanes1>(blocks, values);
-    }
+    internal sealed override string DecoderNameAt(SimdLevel level) => ChooseDecoder(level).Name;
+
+    private protected sealed override void DecodeBlocks(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values) => ChooseDecoder(level).Run(blocks, values);
+
+    private static Decoder ChooseDecoder(SimdLevel level) =>
+        level >= SimdLevel.Avx512 ? Decoder.Of<Lanes512>()
+        : level >= SimdLevel.Avx2 ? Decoder.Of<Lanes256>()
+        : level >= SimdLevel.Vector128 ? Decoder.Of<Lanes128>()
+        : Decoder.Of<Lanes1>();
 
     private static void DecodeBlocks<T>(ReadOnlySpan<byte> blocks, Span<float> values) where T : unmanaged, ILanes<T>
     {
@@ -38,5 +40,13 @@ internal class LaneBlockType<TFormat> : BlockType where TFormat : struct, IBlock
         ref float to = ref MemoryMarshal.GetReference(values);
         int count = values.Length / TFormat.BlockValues;
         for (int n = 0; n < count; n++) TFormat.DecodeBlock<T>(ref Unsafe.Add(ref from, n * TFormat.BlockBytes), ref Unsafe.Add(ref to, n * TFormat.BlockValues));
+    }
+
+    private readonly struct Decoder
+    {
+        public string Name { get; private init; }
+        public delegate*<ReadOnlySpan<byte>, Span<float>, void> Run { get; private init; }
+
+        public static Decoder Of<T>() where T : unmanaged, ILanes<T> => new() { Name = T.Name, Run = &DecodeBlocks<T> };
     }
 }

@@ -30,7 +30,7 @@ internal interface ICodecFormat : IBlockFormat
 }
 
 /// <summary>A block type whose reference encoder runs at the chosen vector width.</summary>
-internal sealed class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
+internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
 {
     public override bool CanEncode => true;
     public override float LargestMagnitude => TFormat.LargestMagnitude;
@@ -61,13 +61,16 @@ internal sealed class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCod
         TFormat.Unpack(block, codes, parameters);
     }
 
-    private protected override void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
-    {
-        if (level >= SimdLevel.Avx512) EncodeBlocks<Lanes512>(row, importance, blocks);
-        else if (level >= SimdLevel.Avx2) EncodeBlocks<Lanes256>(row, importance, blocks);
-        else if (level >= SimdLevel.Vector128) EncodeBlocks<Lanes128>(row, importance, blocks);
-        else EncodeBlocks<Lanes1>(row, importance, blocks);
-    }
+    internal override string EncoderNameAt(SimdLevel level) => ChooseEncoder(level).Name;
+
+    private protected override void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+        ChooseEncoder(level).Run(row, importance, blocks);
+
+    private static Encoder ChooseEncoder(SimdLevel level) =>
+        level >= SimdLevel.Avx512 ? Encoder.Of<Lanes512>()
+        : level >= SimdLevel.Avx2 ? Encoder.Of<Lanes256>()
+        : level >= SimdLevel.Vector128 ? Encoder.Of<Lanes128>()
+        : Encoder.Of<Lanes1>();
 
     private static void EncodeBlocks<T>(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) where T : unmanaged, ILanes<T>
     {
@@ -92,5 +95,13 @@ internal sealed class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCod
     private static void CheckLength(int found, int expected, string name)
     {
         if (found != expected) throw new ArgumentException($"{found} elements where a block of {TFormat.Name} has {expected}", name);
+    }
+
+    private readonly struct Encoder
+    {
+        public string Name { get; private init; }
+        public delegate*<ReadOnlySpan<float>, ReadOnlySpan<float>, Span<byte>, void> Run { get; private init; }
+
+        public static Encoder Of<T>() where T : unmanaged, ILanes<T> => new() { Name = T.Name, Run = &EncodeBlocks<T> };
     }
 }

@@ -9,6 +9,9 @@ public interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
 {
     static abstract int Width { get; }
 
+    /// <summary>What people call this width: <c>scalar</c>, <c>vector128</c>, <c>avx2</c>, <c>avx512</c>.</summary>
+    static abstract string Name { get; }
+
     static abstract TSelf Broadcast(float value);
 
     static abstract TSelf BroadcastInt(int value);

@@ -15,6 +15,8 @@ public readonly struct Lanes1(float value) : ILanes<Lanes1>
 
     public static int Width => 1;
 
+    public static string Name => "scalar";
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes1 Broadcast(float value) => new(value);
 

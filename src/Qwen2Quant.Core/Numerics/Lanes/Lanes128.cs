@@ -14,6 +14,8 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
 
     public static int Width => 4;
 
+    public static string Name => "vector128";
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 Broadcast(float value) => new(Vector128.Create(value));
 

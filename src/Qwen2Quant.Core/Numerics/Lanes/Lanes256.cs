@@ -15,6 +15,8 @@ public readonly struct Lanes256(Vector256<float> value) : ILanes<Lanes256>
 
     public static int Width => 8;
 
+    public static string Name => "avx2";
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 Broadcast(float value) => new(Vector256.Create(value));
 

@@ -15,6 +15,8 @@ public readonly struct Lanes512(Vector512<float> value) : ILanes<Lanes512>
 
     public static int Width => 16;
 
+    public static string Name => "avx512";
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 Broadcast(float value) => new(Vector512.Create(value));
 

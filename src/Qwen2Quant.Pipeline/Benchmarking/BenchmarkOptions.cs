@@ -1,0 +1,33 @@
+namespace Qwen2Quant.Pipeline.Benchmarking;
+
+/// <summary>What can be measured by itself.</summary>
+public enum BenchmarkGroup
+{
+    /// <summary>Names of the kernels in use; measures nothing.</summary>
+    Kernels,
+    Matmul,
+    Memory,
+    Disk,
+    Codecs,
+    Forward,
+}
+
+/// <summary>One measured speed.</summary>
+/// <param name="Group">Lower-case name of its <see cref="BenchmarkGroup"/>.</param>
+public sealed record BenchmarkFigure(string Group, string Name, double Value, string Unit);
+
+/// <summary>How much is measured; the defaults take about ten seconds.</summary>
+public sealed record BenchmarkOptions
+{
+    /// <summary>Folder of the temporary file whose writing is timed.</summary>
+    public string Folder { get; init; } = ".";
+
+    /// <summary>Time given to the figure of one codec; others take a few times that.</summary>
+    public TimeSpan Budget { get; init; } = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>Bytes of the temporary file.</summary>
+    public long DiskBytes { get; init; } = 256 << 20;
+
+    /// <summary>Bytes of each of the two buffers of the memory copy: more than last-level caches hold.</summary>
+    public long MemoryBytes { get; init; } = 256 << 20;
+}
