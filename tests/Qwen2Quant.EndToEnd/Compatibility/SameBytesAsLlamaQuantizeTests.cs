@@ -8,7 +8,7 @@ using Xunit.Abstractions;
 namespace Qwen2Quant.EndToEnd.Compatibility;
 
 /// <summary>What is written equals what llama-quantize makes of the same model: types, bytes and metadata.</summary>
-public sealed class SameBytesAsLlamaQuantizeTests(ITestOutputHelper print) : IDisposable
+public sealed class SameBytesAsLlamaQuantizeTests(PlainGguf plainFiles, ITestOutputHelper print) : IClassFixture<PlainGguf>, IDisposable
 {
     private readonly TempFolder _folder = new();
 
@@ -32,8 +32,7 @@ public sealed class SameBytesAsLlamaQuantizeTests(ITestOutputHelper print) : IDi
     [MemberData(nameof(Cases))]
     public void TensorsAndMetadataAgree(string type, bool pure, string sourceType)
     {
-        string plain = _folder.File("plain.gguf"), theirPath = _folder.File("theirs.gguf"), fromFolder = _folder.File("from-folder.gguf"), fromGguf = _folder.File("from-gguf.gguf");
-        CliCommand.Succeed("convert", Models.Tiny, "--to", "gguf", "--type", sourceType, "--out", plain);
+        string plain = plainFiles.Path(sourceType), theirPath = _folder.File("theirs.gguf"), fromFolder = _folder.File("from-folder.gguf"), fromGguf = _folder.File("from-gguf.gguf");
         LlamaQuantizer.Quantize(plain, theirPath, type, new LlamaQuantizeOptions { ThreadCount = 1, Pure = pure });
         string[] options = pure ? ["--pure"] : [];
         CliCommand.Succeed(["quantize", plain, "--to", $"gguf:{type}", "--out", fromGguf, .. options]);
