@@ -6,6 +6,7 @@ using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline.Publishing;
+using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Checkpoints;
@@ -76,7 +77,7 @@ public sealed class Checkpoint : IDisposable
         }
         catch (Exception error) when (PendingOutput.IsDiskFailure(error))
         {
-            throw new QuantException(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = location.Path };
+            throw Unreadable(location.Path, error);
         }
     }
 
@@ -87,12 +88,30 @@ public sealed class Checkpoint : IDisposable
         return _files.FileExists(path) ? _files.ReadAllBytes(path, context.Limits.JsonFileBytes) : null;
     }
 
+    /// <summary>The licence that the model's card or metadata name, or null.</summary>
+    public string? FindLicense(RunContext context)
+    {
+        if (Gguf is { } gguf) return gguf.Metadata.TryGetString("general.license", out string? license) ? license : null;
+        return ReadCompanion(ModelCard.FileName, context) is { } card ? ModelCard.FindLicense(card) : null;
+    }
+
+    /// <summary>Opens a weight file whose SHA-256 is known: the cache names the blobs of large files by it.</summary>
+    internal IEnumerable<(string Path, string Sha256, Func<IReadFile> Open)> KnownHashes()
+    {
+        const int hexDigits = 64;
+        foreach (string path in WeightPaths)
+        {
+            string name = Path.GetFileName(_files.ResolveLink(path) ?? path);
+            if (name.Length == hexDigits && name.All(char.IsAsciiHexDigitLower)) yield return (path, name, () => _files.OpenRead(path));
+        }
+    }
+
     /// <summary>Refuses a source that was changed since it was opened.</summary>
     public void RequireUnchanged()
     {
         foreach ((string path, FileIdentity before) in _identities)
         {
-            if (_files.Identify(path) == before) continue;
+            if (Identify(path) == before) continue;
             throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read")
             {
                 Rule = WeightFileRules.FileUnchanged,
@@ -103,6 +122,21 @@ public sealed class Checkpoint : IDisposable
     }
 
     public void Dispose() => Tensors.Dispose();
+
+    private FileIdentity Identify(string path)
+    {
+        try
+        {
+            return _files.Identify(path);
+        }
+        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        {
+            throw Unreadable(path, error);
+        }
+    }
+
+    private static QuantException Unreadable(string path, Exception error) =>
+        new(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = path };
 
     private static Checkpoint OpenFolder(ModelLocation location, IFileLayer files, RunContext context)
     {
@@ -138,7 +172,7 @@ public sealed class Checkpoint : IDisposable
         GenerationConfig? generation = names.Contains("generation_config.json")
             ? GenerationConfig.ParseJson(files.ReadAllBytes(generationPath, context.Limits.JsonFileBytes), generationPath, context.Limits)
             : null;
-        SafetensorsCheckpoint weights = SafetensorsCheckpoint.Open(files, folder, context.ReadOptions);
+        SafetensorsCheckpoint weights = OpenWeights(location, files, context);
         return Canonical(weights, config, folder, view => new Checkpoint(
             location, files, [.. weights.Files.Select(file => file.Path)], config, weights, view,
             () => TokenizerFolder.Load(files, folder, context.Limits).WithFallbackIds(config.EosTokenIds.Count > 0 ? config.EosTokenIds[0] : null, config.PadTokenId, config.BosTokenId))
@@ -147,6 +181,14 @@ public sealed class Checkpoint : IDisposable
             CompanionNames = [.. names.Where(CompanionFiles.IsCompanion)],
         });
     }
+
+    /// <summary>Opens the safetensors files of a folder location, without its configuration.</summary>
+    internal static SafetensorsCheckpoint OpenWeights(ModelLocation location, IFileLayer files, RunContext context) => location.WeightsPath switch
+    {
+        null => SafetensorsCheckpoint.Open(files, location.Path, context.ReadOptions),
+        var path when path.EndsWith(".json", StringComparison.Ordinal) => SafetensorsCheckpoint.OpenIndex(files, path, context.ReadOptions),
+        var path => SafetensorsCheckpoint.OpenFile(files, path, context.ReadOptions),
+    };
 
     private static Checkpoint OpenGguf(ModelLocation location, IFileLayer files, RunContext context)
     {

@@ -88,6 +88,15 @@ public sealed class ConversionTests : IDisposable
     }
 
     [Fact]
+    public void OneOfSeveralWeightFilesIsNamedByItsPath()
+    {
+        string folder = TestCheckpoint.Write(_folder.File("two"), TestCheckpoint.Small);
+        File.Copy(Path.Combine(folder, "model.safetensors"), Path.Combine(folder, "other.safetensors"));
+        Assert.Throws<QuantException>(() => Conversions.ToGguf(folder, _folder.File("folder.gguf")));
+        Conversions.ToGguf(Path.Combine(folder, "other.safetensors"), _folder.File("file.gguf"));
+    }
+
+    [Fact]
     public void AnExistingOutputIsKeptUnlessForced()
     {
         string target = _folder.Write("out.gguf", "precious");
@@ -104,7 +113,7 @@ public sealed class ConversionTests : IDisposable
         string target = _folder.File("folder");
         _folder.Write("folder/leftover.txt", "x");
         using Checkpoint source = Checkpoint.Open("builtin:tiny", new RunContext());
-        var plan = Qwen2Quant.Pipeline.Planning.FolderPlanner.PlanConversion(source, PlainTypes.F16, target, long.MaxValue, new RunContext());
+        var plan = Qwen2Quant.Pipeline.Planning.FolderPlanner.PlanConversion(source, PlainTypes.F16, "safetensors", target, long.MaxValue, new RunContext());
         new Conversion(source, plan, new ConversionOptions("safetensors", Force: true), new RunContext()).Run();
         Assert.False(File.Exists(_folder.File("folder/leftover.txt")));
         Assert.Equal(["folder"], Directory.EnumerateFileSystemEntries(_folder.Path).Select(Path.GetFileName));
