@@ -15,8 +15,8 @@ namespace Qwen2Quant.Pipeline.Running;
 /// </summary>
 internal sealed class ConversionRunner
 {
-    /// <summary>Source and target bytes of one slab together: large enough that a system call is nothing, small enough for many workers.</summary>
-    private static readonly long SlabBytes = long.Parse(Environment.GetEnvironmentVariable("SLAB") ?? "2") << 20;
+    /// <summary>Source and target bytes of one slab together: large enough that a system call is nothing, small enough for a core's second-level cache.</summary>
+    private const long SlabBytes = 2 << 20;
 
     /// <summary>Floats decoded at a time; with their encoded bytes they stay within a first-level cache.</summary>
     private const int ChunkValues = 4 << 10;
@@ -123,7 +123,8 @@ internal sealed class ConversionRunner
         try
         {
             file.Write(slab.TargetOffset, encoded);
-            if (Environment.GetEnvironmentVariable("WB") != null) file.StartWriteBack(slab.TargetOffset, encoded.Length);
+            // The disk works while later slabs are encoded, and the flush at the end finds little to do.
+            file.StartWriteBack(slab.TargetOffset, encoded.Length);
         }
         catch (Exception error) when (PendingOutput.IsDiskFailure(error))
         {

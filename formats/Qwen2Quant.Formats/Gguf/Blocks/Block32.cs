@@ -35,6 +35,44 @@ internal static class Block32
         return Unsafe.Add(ref Unsafe.AsRef(in values), BitOperations.TrailingZeroCount(mask) & (Values - 1));
     }
 
+    /// <summary><see cref="Extreme"/> of each of at most <see cref="Batch"/> blocks: the greatest or the least value, whichever is farther from zero.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Extremes<T>(ref readonly float values, int blockCount, Span<float> extremes) where T : unmanaged, ILanes<T>
+    {
+        Span<float> lows = stackalloc float[Batch];
+        Span<float> highs = stackalloc float[Batch];
+        lows.Clear();
+        highs.Clear();
+        for (int b = 0; b < blockCount; b++)
+        {
+            T low = T.Broadcast(0);
+            T high = low;
+            for (int i = 0; i < Values; i += T.Width)
+            {
+                T value = At<T>(in values, (b * Values) + i);
+                low = T.Min(value, low);
+                high = T.Max(value, high);
+            }
+
+            (lows[b], highs[b]) = (T.MinAcross(low), T.MaxAcross(high));
+        }
+
+        uint ties = 0;
+        for (int b = 0; b < Batch; b += T.Width)
+        {
+            T low = At<T>(ref lows[0], b), high = At<T>(ref highs[0], b);
+            T opposite = LaneMath.Negate(low);
+            T.Store(T.Select(T.Greater(high, opposite), high, low), ref extremes[b]);
+            ties |= T.TopBits(T.Equal(high, opposite)) << b;
+        }
+
+        for (ties &= (1u << blockCount) - 1; ties != 0; ties &= ties - 1)
+        {
+            int b = BitOperations.TrailingZeroCount(ties);
+            extremes[b] = Extreme<T>(ref Unsafe.Add(ref Unsafe.AsRef(in values), b * Values));
+        }
+    }
+
     /// <summary>The least and greatest value; of zeros of both signs the first.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (float Low, float High) Range<T>(ref readonly float values) where T : unmanaged, ILanes<T>

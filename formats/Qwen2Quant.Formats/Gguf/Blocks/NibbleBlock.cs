@@ -125,18 +125,19 @@ internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : str
         Span<float> inverses = stackalloc float[Block32.Batch];
         Span<ushort> halves = stackalloc ushort[Block32.Batch];
         Span<ushort> minimumHalves = stackalloc ushort[Block32.Batch];
-        for (int b = 0; b < blockCount; b++)
+        if (TFormat.HasMinimum)
         {
-            if (TFormat.HasMinimum)
+            for (int b = 0; b < blockCount; b++)
             {
                 (minima[b], float high) = Block32.Range<T>(ref Unsafe.Add(ref from, b * 32));
                 // A range of zeros of both signs is plus zero.
                 scales[b] = ((high - minima[b]) + 0f) / (CodeCount - 1);
             }
-            else
-            {
-                scales[b] = Block32.Extreme<T>(ref Unsafe.Add(ref from, b * 32)) / -Zero;
-            }
+        }
+        else
+        {
+            Block32.Extremes<T>(in from, blockCount, scales);
+            for (int b = 0; b < Block32.Batch; b += T.Width) T.Store(Block32.At<T>(ref scales[0], b) / T.Broadcast(-Zero), ref scales[b]);
         }
 
         Block32.Scale<T>(ref scales[0], ref inverses[0], ref halves[0]);
