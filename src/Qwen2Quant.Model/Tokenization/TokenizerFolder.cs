@@ -15,7 +15,7 @@ public static class TokenizerFolder
         "chat_template.jinja", "chat_template.json",
     ];
 
-    /// <exception cref="QuantException">HF-75; no tokenizer at all is one too.</exception>
+    /// <exception cref="QuantException">HF-75; no tokenizer at all is one too. Or a file cannot be read.</exception>
     public static TokenizerDefinition Load(IFileLayer files, string folder, Limits? limits = null)
     {
         limits ??= Limits.Default;

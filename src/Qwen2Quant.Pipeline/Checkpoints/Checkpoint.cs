@@ -5,7 +5,6 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
-using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Checkpoints;
@@ -29,7 +28,7 @@ public sealed class Checkpoint : IDisposable
         Tensors = view;
         WeightPaths = weightPaths;
         _tokenizer = new Lazy<TokenizerDefinition>(loadTokenizer);
-        _identities = weightPaths.ToDictionary(path => path, files.Identify, StringComparer.Ordinal);
+        _identities = weightPaths.ToDictionary(path => path, files.IdentifyTyped, StringComparer.Ordinal);
     }
 
     public ModelLocation Location { get; }
@@ -70,14 +69,7 @@ public sealed class Checkpoint : IDisposable
     {
         ModelLocation location = ModelLocator.Locate(context.Files, model);
         IFileLayer files = location.Kind == ModelKind.BuiltIn ? BuiltInModels.Instance : context.Files;
-        try
-        {
-            return location.Kind == ModelKind.Gguf ? OpenGguf(location, files, context) : OpenFolder(location, files, context);
-        }
-        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
-        {
-            throw new QuantException(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = location.Path };
-        }
+        return location.Kind == ModelKind.Gguf ? OpenGguf(location, files, context) : OpenFolder(location, files, context);
     }
 
     /// <summary>A companion file's bytes, or null when the model has none of that name.</summary>
@@ -92,7 +84,7 @@ public sealed class Checkpoint : IDisposable
     {
         foreach ((string path, FileIdentity before) in _identities)
         {
-            if (_files.Identify(path) == before) continue;
+            if (_files.IdentifyTyped(path) == before) continue;
             throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read")
             {
                 Rule = WeightFileRules.FileUnchanged,
@@ -108,7 +100,7 @@ public sealed class Checkpoint : IDisposable
     {
         string folder = location.Path;
         string configPath = Path.Combine(folder, "config.json");
-        IReadOnlyList<string> names = files.List(folder);
+        IReadOnlyList<string> names = files.ListTyped(folder);
         if (!names.Contains("config.json"))
         {
             string? gguf = names.FirstOrDefault(name => name.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase));

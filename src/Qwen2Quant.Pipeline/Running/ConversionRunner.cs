@@ -124,7 +124,7 @@ internal sealed class ConversionRunner
         {
             file.Write(slab.TargetOffset, encoded);
         }
-        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             throw PendingOutput.Failed(_plan.Target, error);
         }
