@@ -21,7 +21,7 @@ internal static class ConversionText
         foreach (IGrouping<string, TensorReport> group in report.Tensors.GroupBy(tensor => tensor.Type, StringComparer.Ordinal))
         {
             double[] errors = [.. group.Where(tensor => tensor.RelativeError is not null && tensor.Solver != "copy").Select(tensor => tensor.RelativeError!.Value)];
-            string error = errors.Length == 0 ? "" : $", relative error {Format.Number(errors.Min(), "0.00000")} to {Format.Number(errors.Max(), "0.00000")}";
+            string error = report.DryRun ? "" : errors.Length == 0 || errors.Max() == 0 ? ", exact" : $", relative error {Format.Number(errors.Min(), "0.00000")} to {Format.Number(errors.Max(), "0.00000")}";
             output.WriteLine($"  {group.Key,-6} {group.Count(),5} tensors  {Format.Bytes(group.Sum(tensor => tensor.Bytes)),10}{error}");
         }
 

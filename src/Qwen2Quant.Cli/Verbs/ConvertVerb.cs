@@ -35,10 +35,11 @@ internal static class ConvertVerb
             long maxShardBytes = Sizes.Parse(session.Get(shardSize), "--max-shard-size");
             ElementType? elementType = session.Get(type) == "auto" ? null : TypeChooser.RequireWritable(session.Get(type));
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
+            string scheme = $"{session.Get(to)}:{session.Get(type)}";
             ConversionPlan plan = session.Get(to) == "gguf"
-                ? GgufPlanner.PlanConversion(source, elementType, session.Get(output))
-                : FolderPlanner.PlanConversion(source, elementType, session.Get(output), maxShardBytes, session.Context);
-            ConversionOptions options = new($"{session.Get(to)}:{session.Get(type)}", session.Get(force), session.Get(strict), session.Get(dryRun));
+                ? GgufPlanner.PlanConversion(source, elementType, session.Get(output), session.Context)
+                : FolderPlanner.PlanConversion(source, elementType, scheme, session.Get(output), maxShardBytes, session.Context);
+            ConversionOptions options = new(scheme, session.Get(force), session.Get(strict), session.Get(dryRun));
             ConversionReport report = new Conversion(source, plan, options, session.Context).Run();
             session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));
             return ExitCodes.Done;

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Cli.Verbs;
 
@@ -31,40 +30,5 @@ internal static class ModelOptions
         Description = "As --fail-above for figures that are better when larger, for example top_token_agreement=0.9",
         HelpName = "KEY=LIMIT",
         AllowMultipleArgumentsPerToken = false,
-    };
-}
-
-/// <summary>The options that say which windows of a text are measured.</summary>
-internal sealed class WindowOptionSet
-{
-    private readonly Option<int> _context = new("--context") { Description = "Tokens of one window", HelpName = "N", DefaultValueFactory = _ => 512 };
-    private readonly Option<int?> _chunks = new("--chunks") { Description = "Windows at most; all by default", HelpName = "N" };
-
-    private readonly Option<ScoringProtocol> _protocol = new("--protocol")
-    {
-        Description = "llama scores the second half of each window, as llama-perplexity does; full every position but the first",
-        DefaultValueFactory = _ => ScoringProtocol.Llama,
-    };
-
-    private readonly Option<WindowSampling> _sampling = new("--sampling")
-    {
-        Description = "Which windows --chunks takes: the first ones, or spread evenly over the text",
-        DefaultValueFactory = _ => WindowSampling.First,
-    };
-
-    public void AddTo(Command command)
-    {
-        command.Options.Add(_context);
-        command.Options.Add(_chunks);
-        command.Options.Add(_protocol);
-        command.Options.Add(_sampling);
-    }
-
-    public WindowOptions Read(Session session, int? defaultChunks = null) => new()
-    {
-        Context = session.Get(_context),
-        Chunks = session.Parsed.GetValue(_chunks) ?? defaultChunks,
-        Protocol = session.Get(_protocol),
-        Sampling = session.Get(_sampling),
     };
 }

@@ -35,7 +35,7 @@ internal static class QuantizeVerb
         Option<string?> validate = new("--validate") { Description = "Prove the result on a text at once: " + ModelOptions.TextHelp, HelpName = "TEXT" };
         Option<string[]> failAbove = ModelOptions.FailAbove();
         Option<string[]> failBelow = ModelOptions.FailBelow();
-        WindowOptionSet windows = new();
+        WindowOptionSet windows = new(Proof.DefaultValidationChunks);
         Verb verb = new(
             "quantize",
             "Quantizes a model, verifies what was written, and measures what it cost.",
@@ -70,14 +70,14 @@ internal static class QuantizeVerb
 
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
-            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, recipeOptions, session.Get(allowRequantize), session.Get(output));
+            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, recipeOptions, session.Get(allowRequantize), session.Get(output), session.Context);
             ConversionOptions options = new(GgufPrefix + recipe.Name, session.Get(force), session.Get(strict), session.Get(dryRun));
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();
             if (text is not null && !report.DryRun)
             {
                 using Checkpoint published = Checkpoint.Open(plan.Target, session.Context);
-                report = report with { Validation = Proof.Compare(source, published, text, windows.Read(session, Proof.DefaultValidationChunks), session.Context) };
+                report = report with { Validation = Proof.Compare(source, published, text, windows.Read(session), session.Context) };
                 conversion.WriteReport(report);
             }
 

@@ -15,13 +15,21 @@ public sealed class BuiltInModels : IFileLayer
 
     public IReadFile OpenRead(string path) => new MemoryReadFile(path, Read(path) ?? throw new FileNotFoundException("there is no such built-in file", path));
 
-    public bool FileExists(string path) => Open(path) is not null;
+    public bool FileExists(string path)
+    {
+        using Stream? stream = Open(path);
+        return stream is not null;
+    }
 
     public bool DirectoryExists(string path) => Names.Contains(path);
 
     public IReadOnlyList<string> List(string directory) => FileNames;
 
-    public FileIdentity Identify(string path) => new(path, Read(path)?.Length ?? -1, DateTime.UnixEpoch);
+    public FileIdentity Identify(string path)
+    {
+        using Stream? stream = Open(path);
+        return new FileIdentity(path, stream?.Length ?? -1, DateTime.UnixEpoch);
+    }
 
     public string? ResolveLink(string path) => path;
 

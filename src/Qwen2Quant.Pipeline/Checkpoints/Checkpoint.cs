@@ -5,6 +5,7 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
+using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Checkpoints;
@@ -77,6 +78,24 @@ public sealed class Checkpoint : IDisposable
     {
         string path = Path.Combine(Location.Path, name);
         return _files.FileExists(path) ? _files.ReadAllBytes(path, context.Limits.JsonFileBytes) : null;
+    }
+
+    /// <summary>The licence that the model's card or metadata name, or null.</summary>
+    public string? FindLicense(RunContext context)
+    {
+        if (Gguf is { } gguf) return gguf.Metadata.TryGetString("general.license", out string? license) ? license : null;
+        return ReadCompanion(ModelCard.FileName, context) is { } card ? ModelCard.FindLicense(card) : null;
+    }
+
+    /// <summary>Opens a weight file whose SHA-256 is known: the cache names the blobs of large files by it.</summary>
+    internal IEnumerable<(string Path, string Sha256, Func<IReadFile> Open)> KnownHashes()
+    {
+        const int hexDigits = 64;
+        foreach (string path in WeightPaths)
+        {
+            string name = Path.GetFileName(_files.ResolveLink(path) ?? path);
+            if (name.Length == hexDigits && name.All(char.IsAsciiHexDigitLower)) yield return (path, name, () => _files.OpenTyped(path));
+        }
     }
 
     /// <summary>Refuses a source that was changed since it was opened.</summary>

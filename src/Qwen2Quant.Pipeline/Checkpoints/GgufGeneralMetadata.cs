@@ -8,7 +8,7 @@ namespace Qwen2Quant.Pipeline.Checkpoints;
 /// <summary>The <c>general.*</c> keys that mainline's converter writes first: sampling defaults and what the model's name tells.</summary>
 internal static partial class GgufGeneralMetadata
 {
-    public static void Write(GgufMetadata metadata, Qwen2Config config, GenerationConfig? generation, string modelName, long parameterCount)
+    public static void Write(GgufMetadata metadata, Qwen2Config config, GenerationConfig? generation, string modelName, string? license, long parameterCount)
     {
         metadata.Set("general.architecture", GgufValue.String(config.GgufArchitecture));
         metadata.Set("general.type", GgufValue.String("model"));
@@ -24,6 +24,7 @@ internal static partial class GgufGeneralMetadata
         if (fineTune.Length > 0) metadata.Set("general.finetune", GgufValue.String(fineTune));
         if (baseName.Length > 0) metadata.Set("general.basename", GgufValue.String(baseName));
         metadata.Set("general.size_label", GgufValue.String(sizeAt < 0 ? SizeLabel(config, parameterCount) : parts[sizeAt].ToUpperInvariant()));
+        if (license is not null) metadata.Set("general.license", GgufValue.String(license));
     }
 
     /// <summary>Parameters as mainline labels them: <c>494M</c>, <c>1.5B</c>; for experts <c>64x8.9B</c>, the shared part with one expert.</summary>

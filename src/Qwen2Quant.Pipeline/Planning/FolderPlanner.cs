@@ -6,6 +6,7 @@ using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Planning;
@@ -16,7 +17,9 @@ public static class FolderPlanner
     private static readonly Dictionary<string, string> TorchNames = new(StringComparer.Ordinal) { ["F32"] = "float32", ["F16"] = "float16", ["BF16"] = "bfloat16" };
 
     /// <summary>Plans a conversion to one plain type; null keeps each tensor's own.</summary>
-    public static ConversionPlan PlanConversion(Checkpoint source, ElementType? type, string target, long maxShardBytes, RunContext context)
+    /// <param name="scheme">What was asked for, for the model card.</param>
+    /// <exception cref="QuantException">A tensor would have a type that safetensors folders do not hold.</exception>
+    public static ConversionPlan PlanConversion(Checkpoint source, ElementType? type, string scheme, string target, long maxShardBytes, RunContext context)
     {
         List<(OutputTensor Output, TensorEntry Part)> tensors = [];
         foreach (TensorEntry entry in source.Tensors.Tensors)
@@ -46,6 +49,7 @@ public static class FolderPlanner
 
         ElementType matrices = tensors.First(tensor => tensor.Output.Shape.Rank >= 2).Output.Type;
         List<CompanionFile> companions = [new("config.json", Config(source, matrices, context)), .. Companions(source, context)];
+        companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme, Conversion.Version, items)));
         if (plan.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, plan.Index));
         return new ConversionPlan
         {

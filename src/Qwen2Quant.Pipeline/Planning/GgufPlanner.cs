@@ -5,6 +5,7 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Recipes;
+using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Planning;
 
@@ -15,7 +16,7 @@ public static class GgufPlanner
     private static readonly Dictionary<string, uint> PlainFileTypes = new(StringComparer.Ordinal) { ["F32"] = 0, ["F16"] = 1, ["BF16"] = 32, ["Q8_0"] = 7 };
 
     /// <summary>Plans a conversion to one type; null keeps each tensor's own type where GGUF has it, else the first matrix's.</summary>
-    public static ConversionPlan PlanConversion(Checkpoint source, ElementType? type, string target)
+    public static ConversionPlan PlanConversion(Checkpoint source, ElementType? type, string target, RunContext context)
     {
         if (type is { CanEncode: false }) throw new ArgumentException("the type cannot be written", nameof(type));
         List<QuantEvent> events = [];
@@ -32,11 +33,11 @@ public static class GgufPlanner
 
         RequireNoRequantizing(items, source);
         uint? fileType = type is null && source.Gguf is not null ? null : PlainFileTypes.GetValueOrDefault(matrices.Name);
-        return Finish(source, items, Metadata(source, fileType), target, events);
+        return Finish(source, items, Metadata(source, fileType, context), target, events);
     }
 
     /// <summary>Plans a quantization by a recipe.</summary>
-    public static ConversionPlan PlanQuantization(Checkpoint source, Recipe recipe, RecipeOptions options, bool allowRequantize, string target)
+    public static ConversionPlan PlanQuantization(Checkpoint source, Recipe recipe, RecipeOptions options, bool allowRequantize, string target, RunContext context)
     {
         List<QuantEvent> events = [];
         TypeChooser chooser = new(RecipeBook.BuiltIn, recipe, options, source.Config.TieWordEmbeddings, source.Config.IsMoe ? source.Config.NumExperts : 0);
@@ -55,7 +56,7 @@ public static class GgufPlanner
             events.Add(new QuantEvent("requantized", $"{item.Name}: quantized again, from {item.Parts[0].Type.Name} to {item.Target.Tensor.Type.Name}; quantize the original model for a smaller error", item.Name));
         }
 
-        return Finish(source, items, Metadata(source, (uint)recipe.FileType), target, events);
+        return Finish(source, items, Metadata(source, (uint)recipe.FileType, context), target, events);
     }
 
     private static TensorEntry[] Parts(Checkpoint source, GgufTensor tensor) => [.. tensor.Parts.Select(part => source.Tensors.Find(part.Name)!)];
@@ -90,7 +91,7 @@ public static class GgufPlanner
     }
 
     /// <summary>Metadata of the output; <paramref name="fileType"/> null leaves a GGUF source's as they are.</summary>
-    private static GgufMetadata Metadata(Checkpoint source, uint? fileType)
+    private static GgufMetadata Metadata(Checkpoint source, uint? fileType, RunContext context)
     {
         const uint quantizationVersion = 2;
         GgufMetadata metadata;
@@ -104,7 +105,7 @@ public static class GgufPlanner
         }
 
         metadata = new GgufMetadata();
-        GgufGeneralMetadata.Write(metadata, source.Config, source.Generation, source.Location.DisplayName, source.Tensors.Catalogue.ParameterCount);
+        GgufGeneralMetadata.Write(metadata, source.Config, source.Generation, source.Location.DisplayName, source.FindLicense(context), source.Tensors.Catalogue.ParameterCount);
         GgufModelMetadata.WriteConfig(metadata, source.Config, fileType!.Value);
         metadata.Set(GgufKeys.QuantizationVersion, GgufValue.Scalar(quantizationVersion));
         GgufTokenizerMetadata.Write(metadata, source.Tokenizer, source.Config.VocabSize);

@@ -79,7 +79,7 @@ public sealed class PendingOutput : IDisposable
             throw new QuantException(ErrorKind.Usage, "the output exists") { Path = target, Remedy = "Choose another --out, or pass --force to replace it." };
         }
 
-        long free = files.FreeBytes(output.Target);
+        long free = Guard(output.Target, () => files.FreeBytes(output.Target));
         if (free < plannedBytes)
         {
             throw new QuantException(ErrorKind.Resource, "the disk has too little room for the output")
@@ -125,19 +125,15 @@ public sealed class PendingOutput : IDisposable
     }
 
     /// <summary>Writes a small file of an output folder.</summary>
-    public void WriteFile(string fileName, ReadOnlySpan<byte> bytes)
+    public void WriteFile(string fileName, ReadOnlyMemory<byte> bytes)
     {
-        string path = Path.Combine(TemporaryPath, fileName);
-        try
+        string path = PathOf(fileName);
+        Guard(path, () =>
         {
             IWriteFile created = _files.Create(path, bytes.Length);
             _open.Add(created);
-            created.Write(0, bytes);
-        }
-        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
-        {
-            throw Failed(path, error);
-        }
+            created.Write(0, bytes.Span);
+        });
     }
 
     /// <summary>Flushes and closes every file. An error here is final: a flush is never retried.</summary>

@@ -1,6 +1,8 @@
 using System.Buffers;
 using System.Diagnostics;
+using System.Security.Cryptography;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
@@ -8,13 +10,13 @@ using Qwen2Quant.Pipeline.Checkpoints;
 
 namespace Qwen2Quant.Pipeline.Running;
 
-/// <summary>Reads every value of an opened model; the rules of its headers were checked when it was opened.</summary>
+/// <summary>Reads every value of an opened model, and hashes the files whose hash is known; the rules of its headers were checked when it was opened.</summary>
 public static class Verification
 {
     private const int ChunkValues = 256 << 10;
 
     /// <summary>Returns the seconds it took.</summary>
-    /// <exception cref="QuantException">A value is not finite; tensor, row and column are named.</exception>
+    /// <exception cref="QuantException">A value is not finite (tensor, row and column are named), or a file does not have its hash.</exception>
     public static double Run(Checkpoint checkpoint, RunContext context)
     {
         Stopwatch watch = Stopwatch.StartNew();
@@ -40,7 +42,32 @@ public static class Verification
             ArrayPool<float>.Shared.Return(buffer);
             progress.Advance(entry.Type.ByteCount(values.Length));
         }, context.Cancellation);
+        foreach ((string path, string expected, Func<IReadFile> open) in checkpoint.KnownHashes()) RequireHash(path, expected, open, context.Cancellation);
         return watch.Elapsed.TotalSeconds;
+    }
+
+    private static void RequireHash(string path, string expected, Func<IReadFile> open, CancellationToken cancellation)
+    {
+        using IReadFile file = open();
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] buffer = new byte[ChunkValues * sizeof(float)];
+        for (long offset = 0; offset < file.Length; offset += buffer.Length)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            Span<byte> chunk = buffer.AsSpan(0, (int)Math.Min(buffer.Length, file.Length - offset));
+            file.ReadExactly(offset, chunk);
+            hash.AppendData(chunk);
+        }
+
+        string found = Convert.ToHexStringLower(hash.GetHashAndReset());
+        if (found == expected) return;
+        throw new QuantException(ErrorKind.Verification, "the file does not have the SHA-256 that the cache names it by")
+        {
+            Path = path,
+            Found = found,
+            Expected = expected,
+            Remedy = "Delete the blob and download it again.",
+        };
     }
 
     /// <summary>Refuses NaN and infinities among decoded rows.</summary>

@@ -104,7 +104,7 @@ public sealed class ConversionTests : IDisposable
         string target = _folder.File("folder");
         _folder.Write("folder/leftover.txt", "x");
         using Checkpoint source = Checkpoint.Open("builtin:tiny", new RunContext());
-        var plan = Qwen2Quant.Pipeline.Planning.FolderPlanner.PlanConversion(source, PlainTypes.F16, target, long.MaxValue, new RunContext());
+        var plan = Qwen2Quant.Pipeline.Planning.FolderPlanner.PlanConversion(source, PlainTypes.F16, "safetensors", target, long.MaxValue, new RunContext());
         new Conversion(source, plan, new ConversionOptions("safetensors", Force: true), new RunContext()).Run();
         Assert.False(File.Exists(_folder.File("folder/leftover.txt")));
         Assert.Equal(["folder"], Directory.EnumerateFileSystemEntries(_folder.Path).Select(Path.GetFileName));

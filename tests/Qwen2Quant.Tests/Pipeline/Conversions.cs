@@ -14,14 +14,14 @@ internal static class Conversions
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        return new Conversion(source, GgufPlanner.PlanConversion(source, type, target), options ?? new ConversionOptions("gguf"), context).Run();
+        return new Conversion(source, GgufPlanner.PlanConversion(source, type, target, context), options ?? new ConversionOptions("gguf"), context).Run();
     }
 
     public static ConversionReport ToFolder(string model, string target, ElementType? type = null, long maxShardBytes = long.MaxValue, RunContext? context = null)
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        ConversionPlan plan = FolderPlanner.PlanConversion(source, type, target, maxShardBytes, context);
+        ConversionPlan plan = FolderPlanner.PlanConversion(source, type, "safetensors", target, maxShardBytes, context);
         return new Conversion(source, plan, new ConversionOptions("safetensors"), context).Run();
     }
 
@@ -30,7 +30,7 @@ internal static class Conversions
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, recipeOptions ?? new RecipeOptions(), allowRequantize, target);
+        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, recipeOptions ?? new RecipeOptions(), allowRequantize, target, context);
         return new Conversion(source, plan, options ?? new ConversionOptions("gguf:" + recipe), context).Run();
     }
 }

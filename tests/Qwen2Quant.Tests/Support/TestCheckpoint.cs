@@ -24,6 +24,7 @@ public static class TestCheckpoint
         MaxWindowLayers = 2,
         BosTokenId = 2021,
         EosTokenIds = [2021],
+        PadTokenId = 2021,
     };
 
     /// <summary>Width 48, a multiple of no block.</summary>
