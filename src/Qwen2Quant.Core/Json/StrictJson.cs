@@ -1,6 +1,5 @@
 using System.Buffers;
 using System.Globalization;
-using System.Text;
 using System.Text.Json;
 using System.Text.Unicode;
 using Qwen2Quant.Core.Errors;
@@ -139,7 +138,7 @@ public static class StrictJson
         JsonTokenType.StartObject => "an object",
         JsonTokenType.StartArray => "an array",
         JsonTokenType.String => $"\"{reader.GetString()}\"",
-        _ => Encoding.ASCII.GetString(reader.ValueSpan[..Math.Min(reader.ValueSpan.Length, LongestNumberShown)]),
+        _ => System.Text.Encoding.ASCII.GetString(reader.ValueSpan[..Math.Min(reader.ValueSpan.Length, LongestNumberShown)]),
     };
 
     private static bool IsText(ref Utf8JsonReader reader)

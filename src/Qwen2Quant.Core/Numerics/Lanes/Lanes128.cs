@@ -12,6 +12,8 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
 
     private static Lanes128 FromInt(Vector128<int> value) => new(value.AsSingle());
 
+    internal Vector128<float> Value => _value;
+
     public static int Width => 4;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -72,6 +74,9 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 operator /(Lanes128 left, Lanes128 right) => new(left._value / right._value);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyAdd(Lanes128 left, Lanes128 right, Lanes128 addend) => new(Vector128.FusedMultiplyAdd(left._value, right._value, addend._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 operator &(Lanes128 left, Lanes128 right) => new(left._value & right._value);
@@ -141,4 +146,7 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
         Lanes128 pairs = Min(value, new(Vector128.Shuffle(value._value, Vector128.Create(2, 3, 0, 1))));
         return Min(pairs, new(Vector128.Shuffle(pairs._value, Vector128.Create(1, 0, 3, 2))))._value.ToScalar();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float SumAcross(Lanes128 value) => (value._value[0] + value._value[2]) + (value._value[1] + value._value[3]);
 }
