@@ -149,7 +149,7 @@ public sealed class Checkpoint : IDisposable
         GenerationConfig? generation = names.Contains("generation_config.json")
             ? GenerationConfig.ParseJson(files.ReadAllBytes(generationPath, context.Limits.JsonFileBytes), generationPath, context.Limits)
             : null;
-        SafetensorsCheckpoint weights = SafetensorsCheckpoint.Open(files, folder, context.ReadOptions);
+        SafetensorsCheckpoint weights = OpenWeights(location, files, context);
         return Canonical(weights, config, folder, view => new Checkpoint(
             location, files, [.. weights.Files.Select(file => file.Path)], config, weights, view,
             () => TokenizerFolder.Load(files, folder, context.Limits).WithFallbackIds(config.EosTokenIds.Count > 0 ? config.EosTokenIds[0] : null, config.PadTokenId, config.BosTokenId))
@@ -158,6 +158,14 @@ public sealed class Checkpoint : IDisposable
             CompanionNames = [.. names.Where(CompanionFiles.IsCompanion)],
         });
     }
+
+    /// <summary>Opens the safetensors files of a folder location, without its configuration.</summary>
+    internal static SafetensorsCheckpoint OpenWeights(ModelLocation location, IFileLayer files, RunContext context) => location.WeightsPath switch
+    {
+        null => SafetensorsCheckpoint.Open(files, location.Path, context.ReadOptions),
+        var path when path.EndsWith(".json", StringComparison.Ordinal) => SafetensorsCheckpoint.OpenIndex(files, path, context.ReadOptions),
+        var path => SafetensorsCheckpoint.OpenFile(files, path, context.ReadOptions),
+    };
 
     private static Checkpoint OpenGguf(ModelLocation location, IFileLayer files, RunContext context)
     {

@@ -20,7 +20,8 @@ public enum ModelKind
 /// <param name="Kind">Kind of the location.</param>
 /// <param name="Path">Folder or file; for a built-in model its whole name.</param>
 /// <param name="DisplayName">Name of the model as a person would call it.</param>
-public sealed record ModelLocation(ModelKind Kind, string Path, string DisplayName);
+/// <param name="WeightsPath">The weights file or index to use, of several in a folder; null where the folder decides.</param>
+public sealed record ModelLocation(ModelKind Kind, string Path, string DisplayName, string? WeightsPath = null);
 
 /// <summary>Finds what a MODEL argument names: a path, <c>builtin:NAME</c>, or <c>org/name[@revision]</c> in the Hugging Face cache.</summary>
 public static class ModelLocator
@@ -71,13 +72,15 @@ public static class ModelLocator
             };
         }
 
-        if (extension == ".safetensors" || Path.GetFileName(path) == "config.json")
+        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        if (extension == ".safetensors" || path.EndsWith(".safetensors.index.json", StringComparison.Ordinal))
         {
-            throw new QuantException(ErrorKind.Usage, "a checkpoint is named by its folder")
-            {
-                Path = path,
-                Remedy = $"Pass {Path.GetDirectoryName(Path.GetFullPath(path))}.",
-            };
+            return new ModelLocation(ModelKind.Folder, folder, FolderName(folder), path);
+        }
+
+        if (extension == ".json")
+        {
+            throw new QuantException(ErrorKind.Usage, "a checkpoint is named by its folder") { Path = path, Remedy = $"Pass {folder}." };
         }
 
         return new ModelLocation(ModelKind.Gguf, path, Path.GetFileNameWithoutExtension(path));

@@ -106,7 +106,7 @@ public static class Inspection
     private static (List<InspectedTensor>, List<long>, Dictionary<string, string>, string) ListFolder(ModelLocation location, RunContext context)
     {
         IFileLayer files = location.Kind == ModelKind.BuiltIn ? BuiltInModels.Instance : context.Files;
-        using SafetensorsCheckpoint weights = SafetensorsCheckpoint.Open(files, location.Path, context.ReadOptions);
+        using SafetensorsCheckpoint weights = Checkpoint.OpenWeights(location, files, context);
         Dictionary<string, string> metadata = new(StringComparer.Ordinal);
         foreach ((string key, string value) in weights.Files[0].Metadata) metadata[key] = TextEscape.Escape(value);
         string config = Path.Combine(location.Path, "config.json");

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Reflection;
 using Qwen2Quant.Cli;
 using Qwen2Quant.Cli.Verbs;
 using Qwen2Quant.Quantization;

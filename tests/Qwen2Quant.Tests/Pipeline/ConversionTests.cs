@@ -88,6 +88,15 @@ public sealed class ConversionTests : IDisposable
     }
 
     [Fact]
+    public void OneOfSeveralWeightFilesIsNamedByItsPath()
+    {
+        string folder = TestCheckpoint.Write(_folder.File("two"), TestCheckpoint.Small);
+        File.Copy(Path.Combine(folder, "model.safetensors"), Path.Combine(folder, "other.safetensors"));
+        Assert.Throws<QuantException>(() => Conversions.ToGguf(folder, _folder.File("folder.gguf")));
+        Conversions.ToGguf(Path.Combine(folder, "other.safetensors"), _folder.File("file.gguf"));
+    }
+
+    [Fact]
     public void AnExistingOutputIsKeptUnlessForced()
     {
         string target = _folder.Write("out.gguf", "precious");
