@@ -34,9 +34,9 @@ internal static unsafe class DivergenceRows
             Pair pair = new(first, baseMaximum, second, candidateMaximum, count);
             return level switch
             {
-                >= SimdLevel.Avx512 => Vectors<Lanes512, LaneSums512>(pair),
-                >= SimdLevel.Avx2 => Vectors<Lanes256, LaneSums256>(pair),
-                >= SimdLevel.Vector128 => Vectors<Lanes128, LaneSums128>(pair),
+                >= SimdLevel.Avx512 => Vectors<Lanes512, WideLanes512>(pair),
+                >= SimdLevel.Avx2 => Vectors<Lanes256, WideLanes256>(pair),
+                >= SimdLevel.Vector128 => Vectors<Lanes128, WideLanes128>(pair),
                 _ => Scalar(pair),
             };
         }
@@ -44,16 +44,17 @@ internal static unsafe class DivergenceRows
 
     private static DivergenceSums Vectors<TLanes, TSums>(Pair pair)
         where TLanes : unmanaged, ILanes<TLanes>
-        where TSums : unmanaged, ILaneSums<TSums, TLanes>
+        where TSums : unmanaged, IWideLanes<TSums, TLanes>
     {
         TLanes firstShift = TLanes.Broadcast(pair.BaseMaximum);
         TLanes secondShift = TLanes.Broadcast(pair.CandidateMaximum);
         double* lanes = stackalloc double[3 * LaneCount];
         new Span<double>(lanes, 3 * LaneCount).Clear();
         int whole = pair.Count - (pair.Count % LaneCount);
-        for (int first = 0; first < whole; first += SoftmaxRows.ChunkLength)
+        int chunk = TLanes.Width == LaneCount ? whole : SoftmaxRows.ChunkLength;
+        for (int first = 0; first < whole; first += chunk)
         {
-            int end = Math.Min(first + SoftmaxRows.ChunkLength, whole);
+            int end = Math.Min(first + chunk, whole);
             for (int lane = 0; lane < LaneCount; lane += TLanes.Width)
             {
                 TSums baseSums = TSums.Load(in lanes[lane]);
@@ -63,10 +64,10 @@ internal static unsafe class DivergenceRows
                 {
                     TLanes b = TLanes.Load(in pair.Base[index]) - firstShift;
                     TLanes c = TLanes.Load(in pair.Candidate[index]) - secondShift;
-                    candidateSums = TSums.Add(candidateSums, Exponential.Evaluate(c));
-                    TLanes exponential = Exponential.Evaluate(b);
-                    baseSums = TSums.Add(baseSums, exponential);
-                    weightedSums = TSums.AddProduct(weightedSums, exponential, b - c);
+                    candidateSums += TSums.Widen(Exponential.Evaluate(c));
+                    TSums exponential = TSums.Widen(Exponential.Evaluate(b));
+                    baseSums += exponential;
+                    weightedSums = TSums.MultiplyAdd(exponential, TSums.Widen(b - c), weightedSums);
                 }
 
                 TSums.Store(baseSums, ref lanes[lane]);

@@ -13,7 +13,7 @@ internal static unsafe class SoftmaxRows
     internal const int LaneCount = 16;
 
     /// <summary>Values within a core's first-level cache: a register narrower than all lanes passes over them once for each of its columns.</summary>
-    internal const int ChunkLength = 2048;
+    internal const int ChunkLength = 4096;
 
     /// <summary>The largest logit; NaN when one of the row is not finite.</summary>
     public static float Maximum(ReadOnlySpan<float> logits) => Maximum(logits, Simd.Level);
@@ -41,9 +41,9 @@ internal static unsafe class SoftmaxRows
         {
             return level switch
             {
-                >= SimdLevel.Avx512 => Sum<Lanes512, LaneSums512>(source, logits.Length, maximum),
-                >= SimdLevel.Avx2 => Sum<Lanes256, LaneSums256>(source, logits.Length, maximum),
-                >= SimdLevel.Vector128 => Sum<Lanes128, LaneSums128>(source, logits.Length, maximum),
+                >= SimdLevel.Avx512 => Sum<Lanes512, WideLanes512>(source, logits.Length, maximum),
+                >= SimdLevel.Avx2 => Sum<Lanes256, WideLanes256>(source, logits.Length, maximum),
+                >= SimdLevel.Vector128 => Sum<Lanes128, WideLanes128>(source, logits.Length, maximum),
                 _ => SumScalar(source, logits.Length, maximum),
             };
         }
@@ -65,20 +65,22 @@ internal static unsafe class SoftmaxRows
     {
         // A finite value times zero is zero; infinity or NaN times zero is NaN, which stays in the sum.
         T none = T.Broadcast(0);
-        T check = none, otherCheck = none;
-        T largest = T.Broadcast(float.NegativeInfinity), otherLargest = largest;
+        T checkA = none, checkB = none, checkC = none, checkD = none;
+        T largest = T.Broadcast(float.NegativeInfinity);
         int index = 0;
-        for (; index <= count - (2 * T.Width); index += 2 * T.Width)
+        for (; index <= count - (4 * T.Width); index += 4 * T.Width)
         {
-            T value = T.Load(in source[index]), other = T.Load(in source[index + T.Width]);
-            largest = T.Max(largest, value);
-            otherLargest = T.Max(otherLargest, other);
-            check = T.MultiplyAdd(value, none, check);
-            otherCheck = T.MultiplyAdd(other, none, otherCheck);
+            T a = T.Load(in source[index]), b = T.Load(in source[index + T.Width]);
+            T c = T.Load(in source[index + (2 * T.Width)]), d = T.Load(in source[index + (3 * T.Width)]);
+            largest = T.Max(largest, T.Max(T.Max(a, b), T.Max(c, d)));
+            checkA = T.MultiplyAdd(a, none, checkA);
+            checkB = T.MultiplyAdd(b, none, checkB);
+            checkC = T.MultiplyAdd(c, none, checkC);
+            checkD = T.MultiplyAdd(d, none, checkD);
         }
 
-        float checkSum = T.SumAcross(check + otherCheck);
-        float maximum = T.MaxAcross(T.Max(largest, otherLargest));
+        float checkSum = T.SumAcross((checkA + checkB) + (checkC + checkD));
+        float maximum = T.MaxAcross(largest);
         for (; index < count; index++)
         {
             maximum = source[index] > maximum ? source[index] : maximum;
@@ -90,21 +92,22 @@ internal static unsafe class SoftmaxRows
 
     private static double Sum<TLanes, TSums>(float* source, int count, float maximum)
         where TLanes : unmanaged, ILanes<TLanes>
-        where TSums : unmanaged, ILaneSums<TSums, TLanes>
+        where TSums : unmanaged, IWideLanes<TSums, TLanes>
     {
         TLanes shift = TLanes.Broadcast(maximum);
         double* lanes = stackalloc double[LaneCount];
         new Span<double>(lanes, LaneCount).Clear();
         int whole = count - (count % LaneCount);
-        for (int first = 0; first < whole; first += ChunkLength)
+        int chunk = TLanes.Width == LaneCount ? whole : ChunkLength;
+        for (int first = 0; first < whole; first += chunk)
         {
-            int end = Math.Min(first + ChunkLength, whole);
+            int end = Math.Min(first + chunk, whole);
             for (int lane = 0; lane < LaneCount; lane += TLanes.Width)
             {
                 TSums sums = TSums.Load(in lanes[lane]);
                 for (int index = first + lane; index < end; index += LaneCount)
                 {
-                    sums = TSums.Add(sums, Exponential.Evaluate(TLanes.Load(in source[index]) - shift));
+                    sums += TSums.Widen(Exponential.Evaluate(TLanes.Load(in source[index]) - shift));
                 }
 
                 TSums.Store(sums, ref lanes[lane]);

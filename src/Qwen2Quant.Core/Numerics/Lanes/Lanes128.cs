@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace Qwen2Quant.Core.Numerics.Lanes;
 
@@ -85,12 +86,14 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
     public static Lanes128 operator |(Lanes128 left, Lanes128 right) => new(left._value | right._value);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 Min(Lanes128 left, Lanes128 right) =>
-        new(Vector128.ConditionalSelect(Vector128.LessThan(left._value, right._value), left._value, right._value));
+    public static Lanes128 Min(Lanes128 left, Lanes128 right) => Sse.IsSupported
+        ? new(Sse.Min(left._value, right._value))
+        : new(Vector128.ConditionalSelect(Vector128.LessThan(left._value, right._value), left._value, right._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 Max(Lanes128 left, Lanes128 right) =>
-        new(Vector128.ConditionalSelect(Vector128.GreaterThan(left._value, right._value), left._value, right._value));
+    public static Lanes128 Max(Lanes128 left, Lanes128 right) => Sse.IsSupported
+        ? new(Sse.Max(left._value, right._value))
+        : new(Vector128.ConditionalSelect(Vector128.GreaterThan(left._value, right._value), left._value, right._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 Sqrt(Lanes128 value) => new(Vector128.Sqrt(value._value));
