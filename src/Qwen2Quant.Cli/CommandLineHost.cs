@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Cli.Verbs;
 using Qwen2Quant.Core.Errors;
@@ -29,8 +30,17 @@ internal static class CommandLineHost
             EnableDefaultExceptionHandler = false,
             ProcessTerminationTimeout = null,
         };
-        int code = parsed.Invoke(configuration);
-        return parsed.Errors.Count > 0 ? ExitCodes.Usage : code;
+        return parsed.Errors.Count > 0 ? Refuse(parsed, root, error) : parsed.Invoke(configuration);
+    }
+
+    /// <summary>Says what is wrong with the command line, on standard error alone: scripts read standard output.</summary>
+    private static int Refuse(ParseResult parsed, RootCommand root, TextWriter error)
+    {
+        foreach (ParseError wrong in parsed.Errors) error.WriteLine($"error: {TextEscape.Escape(wrong.Message)}");
+        Command command = parsed.CommandResult.Command;
+        if (command == root) error.WriteLine($"The commands are {string.Join(", ", root.Subcommands.Select(known => known.Name))}.");
+        error.WriteLine($"qwen2quant {(command == root ? "" : command.Name + " ")}--help shows how it is used.");
+        return ExitCodes.Usage;
     }
 
     private sealed class Host(CommonOptions options, TextWriter output, TextWriter error, bool errorRedirected, Interruption interruption)

@@ -13,6 +13,9 @@ internal sealed class Verb(string name, string description, params string[] exam
 /// <summary>The standard help followed by examples.</summary>
 internal sealed class HelpWithExamples(SynchronousCommandLineAction standard, IReadOnlyList<string> rootExamples) : SynchronousCommandLineAction
 {
+    /// <summary>Help is given also where the rest of the command line is incomplete.</summary>
+    public override bool ClearsParseErrors => true;
+
     public static void Replace(RootCommand root, params string[] rootExamples)
     {
         HelpOption help = root.Options.OfType<HelpOption>().Single();

@@ -1,0 +1,48 @@
+using Qwen2Quant.EndToEnd.Support;
+using Qwen2Quant.Tests.Support;
+
+namespace Qwen2Quant.EndToEnd.CommandLine;
+
+/// <summary>The bytes of an output depend neither on the number of threads nor on the width of the vectors.</summary>
+public sealed class DeterminismTests : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData("Q8_0")]
+    [InlineData("Q4_0")]
+    [InlineData("Q5_1")]
+    [InlineData("Q6_K")]
+    public void OneThreadAndEveryVectorWidthGiveTheSameFile(string type)
+    {
+        byte[] expected = Quantize(type, "2", null);
+        Assert.Equal(expected, Quantize(type, "1", null));
+        foreach (string width in new[] { "scalar", "128", "256", "512" }) Assert.Equal(expected, Quantize(type, "2", width));
+    }
+
+    /// <summary>Several slabs for each tensor, in any order.</summary>
+    [Fact]
+    public void AModelOfManySlabsIsTheSameWithAnyNumberOfThreads()
+    {
+        string source = TestCheckpoint.Write(_folder.File("wide"), Models.Wide(4));
+        byte[][] outputs = [.. Enumerable.Range(1, 3).Select(threads =>
+        {
+            string output = _folder.File($"{threads}.gguf");
+            CliCommand.Succeed("quantize", source, "--to", "gguf:Q4_1", "--out", output, "--threads", $"{threads}");
+            return File.ReadAllBytes(output);
+        })];
+        Assert.True(outputs[0].Length > 8_000_000);
+        Assert.All(outputs, output => Assert.True(output.AsSpan().SequenceEqual(outputs[0])));
+    }
+
+    private byte[] Quantize(string type, string threads, string? width)
+    {
+        string output = _folder.File($"{type}-{threads}-{width}.gguf");
+        CliCommand command = new("quantize", Models.Tiny, "--to", $"gguf:{type}", "--out", output, "--threads", threads);
+        if (width is not null) command = command with { Environment = new Dictionary<string, string> { ["QWEN2QUANT_SIMD"] = width } };
+        command.Run().Expect(0);
+        return File.ReadAllBytes(output);
+    }
+}

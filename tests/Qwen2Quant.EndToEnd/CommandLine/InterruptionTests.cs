@@ -1,0 +1,117 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Qwen2Quant.EndToEnd.Support;
+using Qwen2Quant.Tests.Support;
+using Xunit.Abstractions;
+
+namespace Qwen2Quant.EndToEnd.CommandLine;
+
+/// <summary>A conversion that is stopped, politely or not, leaves nothing under the final name that is not whole.</summary>
+public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelper print) : IClassFixture<LargeModel>, IDisposable
+{
+    private const int Interrupt = 2, Terminate = 15;
+
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [UnixTheory]
+    [InlineData(Interrupt)]
+    [InlineData(Terminate)]
+    public void ASignalStopsItAndNothingIsLeft(int signal)
+    {
+        string output = _folder.File("m.gguf");
+        CliCommand command = Quantize(output);
+        using Process process = command.Start();
+        Task<string> text = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
+        while (!process.HasExited && Directory.GetFiles(_folder.Path, ".*.partial").Length == 0) Thread.Sleep(5);
+        Assert.False(process.HasExited, "it ended before it could be stopped");
+        Assert.Equal(0, Kill(process.Id, signal));
+        CliResult result = command.Finish(process, text, error).Expect(128 + signal);
+        Assert.Contains("interrupted", result.Error, StringComparison.Ordinal);
+        Assert.Equal("", result.Output);
+        Assert.Equal([], Directory.GetFileSystemEntries(_folder.Path));
+    }
+
+    /// <summary>Twenty runs are killed at moments spread over somewhat more than the time that one takes; what they leave never hinders the next.</summary>
+    [Fact]
+    public void KilledRunsLeaveNothingOrTheWholeOutput()
+    {
+        const int runs = 20, seed = 20260131;
+        string reference = _folder.File("reference.gguf"), output = _folder.File("m.gguf");
+        CliCommand convert = Quantize(output, model.SmallPath, "Q5_1");
+        Stopwatch watch = Stopwatch.StartNew();
+        Quantize(reference, model.SmallPath, "Q5_1").Run().Expect(0);
+        double milliseconds = watch.Elapsed.TotalMilliseconds, latest = 1.5 * milliseconds;
+        byte[] expected = File.ReadAllBytes(reference);
+
+        Random random = new(seed);
+        int unfinished = 0, finished = 0, partial = 0;
+        for (int run = 0; run < runs; run++)
+        {
+            using Process process = convert.Start();
+            _ = process.StandardOutput.ReadToEndAsync();
+            _ = process.StandardError.ReadToEndAsync();
+            process.WaitForExit((int)(latest * (run + random.NextDouble()) / runs));
+            process.Kill();
+            process.WaitForExit();
+            if (Directory.GetFiles(_folder.Path, ".m.gguf.partial").Length > 0) partial++;
+            if (!File.Exists(output))
+            {
+                unfinished++;
+                continue;
+            }
+
+            finished++;
+            Assert.True(File.ReadAllBytes(output).AsSpan().SequenceEqual(expected), $"run {run} left an output that is not whole");
+            File.Delete(output);
+        }
+
+        print.WriteLine($"seed {seed}: {unfinished} left no output, {partial} of them a temporary file; {finished} the whole output; an undisturbed run takes {milliseconds:F0} ms");
+        Assert.True(partial > 0, "no run was killed while it wrote");
+        convert.Run().Expect(0);
+        Assert.True(File.ReadAllBytes(output).AsSpan().SequenceEqual(expected));
+        Assert.Equal([], Directory.GetFiles(_folder.Path, ".*"));
+    }
+
+    /// <summary>Two runs for one output: the second is told to try again, and the first goes on.</summary>
+    [Fact]
+    public void ASecondRunForTheSameOutputIsToldToWait()
+    {
+        string output = _folder.File("m.gguf");
+        CliCommand command = Quantize(output);
+        using Process first = command.Start();
+        Task<string> text = first.StandardOutput.ReadToEndAsync(), error = first.StandardError.ReadToEndAsync();
+        while (!first.HasExited && Directory.GetFiles(_folder.Path, ".*.partial").Length == 0) Thread.Sleep(5);
+        CliResult second = Quantize(output, Models.Tiny, "Q8_0").Run().Expect(75);
+        Assert.Contains("another run", second.Error, StringComparison.Ordinal);
+        Assert.NotEmpty(Directory.GetFiles(_folder.Path, ".*.partial"));
+        Assert.Equal(0, Kill(first.Id, Terminate));
+        command.Finish(first, text, error).Expect(128 + Terminate);
+    }
+
+    private CliCommand Quantize(string output) => Quantize(output, model.LargePath, "Q6_K");
+
+    private static CliCommand Quantize(string output, string source, string type) => new("quantize", source, "--to", $"gguf:{type}", "--out", output, "--threads", "1", "--quiet");
+
+    [LibraryImport("libc", EntryPoint = "kill")]
+    private static partial int Kill(int processId, int signal);
+}
+
+/// <summary>Random models large enough that a conversion can be caught at work: 126 MB and 16 MB of BF16.</summary>
+public sealed class LargeModel : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public LargeModel()
+    {
+        LargePath = TestCheckpoint.Write(_folder.File("large"), Models.Wide(16));
+        SmallPath = TestCheckpoint.Write(_folder.File("small"), Models.Wide(2));
+    }
+
+    public string LargePath { get; }
+
+    public string SmallPath { get; }
+
+    public void Dispose() => _folder.Dispose();
+}
