@@ -24,7 +24,7 @@ public sealed record GenerationConfig
 
     public static GenerationConfig ParseJson(ReadOnlySpan<byte> utf8, string path, Limits limits)
     {
-        StrictJson json = StrictJson.Parse(utf8, path, limits);
+        ConfigJson json = ConfigJson.Parse(utf8, path, limits);
         GenerationConfig config = new()
         {
             EosTokenIds = json.Integers("eos_token_id") ?? [],

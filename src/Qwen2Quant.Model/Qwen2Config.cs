@@ -86,7 +86,7 @@ public sealed record Qwen2Config
     public static Qwen2Config ParseJson(ReadOnlySpan<byte> utf8, string path) => ParseJson(utf8, path, Limits.Default);
 
     public static Qwen2Config ParseJson(ReadOnlySpan<byte> utf8, string path, Limits limits) =>
-        Qwen2ConfigReader.Read(StrictJson.Parse(utf8, path, limits), path, limits);
+        Qwen2ConfigReader.Read(ConfigJson.Parse(utf8, path, limits), path, limits);
 
     /// <summary>config.json of this model, UTF-8, keys in Transformers' order.</summary>
     public byte[] ToJson() => Qwen2ConfigWriter.Write(this);

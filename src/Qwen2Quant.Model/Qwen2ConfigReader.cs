@@ -22,13 +22,13 @@ internal static class Qwen2ConfigReader
         ("QWen", "the first Qwen, another architecture"),
     ];
 
-    public static Qwen2Config Read(StrictJson json, string path, Limits limits)
+    public static Qwen2Config Read(ConfigJson json, string path, Limits limits)
     {
         bool isMoe = ReadArchitecture(json, path);
         int hiddenSize = json.Integer("hidden_size", isMoe ? 2048 : 4096);
         int heads = json.Integer("num_attention_heads", isMoe ? 16 : 32);
-        StrictJson? ropeParameters = json.Object("rope_parameters");
-        StrictJson? ropeScaling = json.Object("rope_scaling");
+        ConfigJson? ropeParameters = json.Object("rope_parameters");
+        ConfigJson? ropeScaling = json.Object("rope_scaling");
         int? headDim = json.OptionalInteger("head_dim");
         if (headDim is null && (heads <= 0 || hiddenSize % heads != 0))
         {
@@ -88,10 +88,10 @@ internal static class Qwen2ConfigReader
     }
 
     // The class default is a number; a key that is present and null means one for each head.
-    private static int DefaultKeyValueHeads(StrictJson json, bool isMoe, int heads) =>
+    private static int DefaultKeyValueHeads(ConfigJson json, bool isMoe, int heads) =>
         json.Keys.Contains("num_key_value_heads") ? heads : isMoe ? 16 : 32;
 
-    private static bool ReadArchitecture(StrictJson json, string path)
+    private static bool ReadArchitecture(ConfigJson json, string path)
     {
         IReadOnlyList<string> architectures = json.Texts("architectures") ?? [];
         string? modelType = json.Text("model_type");
@@ -128,7 +128,7 @@ internal static class Qwen2ConfigReader
         };
     }
 
-    private static RopeScaling? ReadRopeScaling(StrictJson? json, string path)
+    private static RopeScaling? ReadRopeScaling(ConfigJson? json, string path)
     {
         if (json is null) return null;
         string type = json.Text("rope_type") ?? json.Text("type") ?? "default";

@@ -13,11 +13,9 @@ public static class PipelineRules
     public static readonly Rule DownloadFinished = new("HF-64", "no download is under way");
     public static readonly Rule ModelId = new("HF-65", "a model id is org/name");
     public static readonly Rule SourceNotQuantized = new("HF-74", "the source is not quantized already, unless that is allowed");
-    public static readonly Rule RegularFiles = new("HF-76", "inputs are regular files with usable names");
 
     public static IReadOnlyList<Rule> All { get; } =
     [
         Architecture, MetadataAgrees, VocabularyAgrees, CacheLinks, CacheRevision, DownloadFinished, ModelId, SourceNotQuantized,
-        RegularFiles,
     ];
 }

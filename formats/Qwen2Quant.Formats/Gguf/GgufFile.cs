@@ -90,26 +90,9 @@ public sealed class GgufFile : ITensorSource
         foreach (IReadFile file in _files) file.Dispose();
     }
 
-    /// <summary>Opens a file; what the system says is turned into a typed error.</summary>
-    internal static IReadFile OpenFile(IFileLayer files, string path)
-    {
-        try
-        {
-            return files.OpenRead(path);
-        }
-        catch (Exception error) when (error is FileNotFoundException or DirectoryNotFoundException)
-        {
-            throw new QuantException(ErrorKind.InvalidInput, "the file is not there", error) { Path = path };
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            throw new QuantException(ErrorKind.Resource, $"cannot be opened: {error.Message}", error) { Path = path };
-        }
-    }
-
     private static List<GgufPart> ReadParts(IFileLayer files, string path, ReadOptions options, List<IReadFile> opened)
     {
-        IReadFile file = OpenFile(files, path);
+        IReadFile file = files.OpenTyped(path);
         opened.Add(file);
         GgufPart part = GgufHeaderReader.Read(file, options);
         int count = GgufSplit.PartCount(part);

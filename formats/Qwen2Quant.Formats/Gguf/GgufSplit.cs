@@ -74,7 +74,7 @@ public static class GgufSplit
                     GgufRules.Split, path, $"part {i + 1} of {count} of the split file is missing", remedy: "Download the missing part into the same folder.");
             }
 
-            IReadFile file = GgufFile.OpenFile(files, path);
+            IReadFile file = files.OpenTyped(path);
             opened.Insert(i, file);
             parts.Add(GgufHeaderReader.Read(file, options));
         }

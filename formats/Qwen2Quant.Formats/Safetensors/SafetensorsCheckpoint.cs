@@ -57,7 +57,7 @@ public sealed class SafetensorsCheckpoint : ITensorSource
     /// <exception cref="QuantException">As for <see cref="Open"/>.</exception>
     public static SafetensorsCheckpoint OpenFile(IFileLayer files, string path, ReadOptions options)
     {
-        IReadFile file = FileOpening.OpenRead(files, path);
+        IReadFile file = files.OpenTyped(path);
         try
         {
             return FromFile(file, options);

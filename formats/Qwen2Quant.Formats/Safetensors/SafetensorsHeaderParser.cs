@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.Json;
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Formats.Safetensors;

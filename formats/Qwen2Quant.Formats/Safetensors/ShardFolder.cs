@@ -19,7 +19,7 @@ internal sealed class ShardFolder
     {
         _files = files;
         _folder = folder;
-        _names = [.. FileOpening.List(files, folder)];
+        _names = [.. files.ListTyped(folder)];
     }
 
     private IEnumerable<string> WeightFiles => _names.Where(static name => name.EndsWith(WeightSuffix, StringComparison.Ordinal));
@@ -51,7 +51,7 @@ internal sealed class ShardFolder
     /// <summary>Reads an index and checks that exactly its shards are in the folder.</summary>
     public ShardIndex ReadIndex(string path, ReadOptions options)
     {
-        ShardIndex index = ShardIndex.Parse(path, FileOpening.ReadAllBytes(_files, path, options.Limits.JsonFileBytes), options.Limits);
+        ShardIndex index = ShardIndex.Parse(path, _files.ReadAllBytes(path, options.Limits.JsonFileBytes), options.Limits);
         HashSet<string> present = new(_names, StringComparer.Ordinal);
         string[] missing = [.. index.Shards.Where(shard => !present.Contains(shard) || !_files.FileExists(Path.Combine(_folder, shard)))];
         if (missing.Length > 0)

@@ -22,7 +22,7 @@ internal sealed class ShardHandles : IDisposable
     public ShardHandles(IFileLayer files, IEnumerable<string> paths)
     {
         _files = files;
-        _shards = [.. paths.Select(path => new Shard(path, FileOpening.Identify(files, path)))];
+        _shards = [.. paths.Select(path => new Shard(path, files.IdentifyTyped(path)))];
     }
 
     private sealed class Shard(string path, FileIdentity identity)
@@ -98,7 +98,7 @@ internal sealed class ShardHandles : IDisposable
     private IReadFile OpenInPlaceOfAnother(Shard shard)
     {
         if (_openCount == MostOpen) Close(LongestAtRest()!);
-        FileIdentity identity = FileOpening.Identify(_files, shard.Path);
+        FileIdentity identity = _files.IdentifyTyped(shard.Path);
         if (identity != shard.Identity)
         {
             throw new QuantException(ErrorKind.InvalidInput, "the file changed while it was in use")
@@ -111,7 +111,7 @@ internal sealed class ShardHandles : IDisposable
             };
         }
 
-        IReadFile file = FileOpening.OpenRead(_files, shard.Path);
+        IReadFile file = _files.OpenTyped(shard.Path);
         _openCount++;
         return file;
     }

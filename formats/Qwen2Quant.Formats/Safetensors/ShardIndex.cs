@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Text.Json;
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Formats.Safetensors;
 

@@ -14,6 +14,9 @@ internal sealed class SizedType(string name, int valuesPerBlock, int bytesPerBlo
     public override int BytesPerBlock => bytesPerBlock;
     public override bool CanDecode => false;
 
+    /// <summary>Blocks here only round to whole bytes: no parameters are known that values would share.</summary>
+    public override bool IsQuantized => false;
+
     /// <summary>
     /// The type of a dtype that is not in the catalogue, its size in lowest terms from what one tensor occupies; null when no
     /// size fits. A tensor without values tells nothing: it counts as one byte each.
@@ -27,14 +30,16 @@ internal sealed class SizedType(string name, int valuesPerBlock, int bytesPerBlo
         return values > int.MaxValue || bytes > int.MaxValue ? null : new SizedType(name, (int)values, (int)bytes);
     }
 
-    public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) =>
-        throw new QuantException(ErrorKind.Unsupported, "values of this dtype cannot be read")
-        {
-            Rule = SafetensorsRules.KnownDtype,
-            Found = name,
-            Expected = "a dtype with a decoder",
-            Remedy = "Convert the tensor to F32, F16 or BF16 with the software that wrote it.",
-        };
+    public override QuantException CannotDecode(string? tensor) => new(ErrorKind.Unsupported, "values of this dtype cannot be read")
+    {
+        Rule = SafetensorsRules.KnownDtype,
+        Tensor = tensor,
+        Found = name,
+        Expected = "a dtype with a decoder",
+        Remedy = "Convert the tensor to F32, F16 or BF16 with the software that wrote it.",
+    };
+
+    public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) => throw CannotDecode(null);
 
     private static long GreatestCommonDivisor(long a, long b)
     {

@@ -18,7 +18,7 @@ public sealed class DiskFileLayer : IFileLayer
         catch (NotSupportedException)
         {
             handle.Dispose();
-            throw new IOException($"'{path}' is not a regular file");
+            throw new NotRegularFileException(path);
         }
     }
 

@@ -2,8 +2,26 @@ using Qwen2Quant.Core.Errors;
 
 namespace Qwen2Quant.Core.Files;
 
+/// <summary>
+/// The one way from the file layer to typed errors: what is not there or no regular file is <see cref="ErrorKind.InvalidInput"/>,
+/// what the disk or the system refuses is <see cref="ErrorKind.Resource"/>. Every error names the path.
+/// </summary>
 public static class FileExtensions
 {
+    /// <summary>True for the exceptions by which the file layer tells that the disk failed.</summary>
+    public static bool IsDiskFailure(Exception error) => error is IOException or UnauthorizedAccessException;
+
+    /// <summary>Opens a file for reading.</summary>
+    /// <exception cref="QuantException">It does not exist, is no regular file (HF-76), or cannot be opened.</exception>
+    public static IReadFile OpenTyped(this IFileLayer files, string path) => Typed(path, () => files.OpenRead(path));
+
+    /// <summary>Names of the entries of a folder, in ordinal order.</summary>
+    /// <exception cref="QuantException">The folder does not exist or cannot be opened.</exception>
+    public static IReadOnlyList<string> ListTyped(this IFileLayer files, string directory) => Typed(directory, () => files.List(directory));
+
+    /// <exception cref="QuantException">The file does not exist or cannot be looked at.</exception>
+    public static FileIdentity IdentifyTyped(this IFileLayer files, string path) => Typed(path, () => files.Identify(path));
+
     /// <summary>Fills <paramref name="destination"/>; a short file is a typed error that names the offset.</summary>
     public static void ReadExactly(this IReadFile file, long byteOffset, Span<byte> destination)
     {
@@ -15,7 +33,7 @@ public static class FileExtensions
             {
                 read = file.Read(byteOffset + filled, destination[filled..]);
             }
-            catch (IOException error)
+            catch (Exception error) when (IsDiskFailure(error))
             {
                 throw new QuantException(ErrorKind.Resource, $"cannot be read: {error.Message}", error)
                 {
@@ -41,9 +59,10 @@ public static class FileExtensions
     }
 
     /// <summary>Reads a small file whole, refusing one that is larger than <paramref name="maximumBytes"/>.</summary>
+    /// <exception cref="QuantException">As for <see cref="OpenTyped"/>; or the file is too large, or cannot be read to its end.</exception>
     public static byte[] ReadAllBytes(this IFileLayer files, string path, long maximumBytes)
     {
-        using IReadFile file = files.OpenRead(path);
+        using IReadFile file = files.OpenTyped(path);
         if (file.Length > maximumBytes)
         {
             throw new QuantException(ErrorKind.Resource, "the file is too large to be what its name says")
@@ -58,7 +77,30 @@ public static class FileExtensions
         file.ReadExactly(0, bytes);
         return bytes;
     }
+
+    private static T Typed<T>(string path, Func<T> call)
+    {
+        try
+        {
+            return call();
+        }
+        catch (Exception error) when (error is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, "does not exist", error) { Path = path };
+        }
+        catch (NotRegularFileException error)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, "is not a regular file", error) { Rule = FileRules.RegularFiles, Path = path };
+        }
+        catch (Exception error) when (IsDiskFailure(error))
+        {
+            throw new QuantException(ErrorKind.Resource, $"cannot be opened: {TextEscape.Escape(error.Message)}", error) { Path = path };
+        }
+    }
 }
+
+/// <summary>A path leads to a folder, FIFO, socket or device where a file is needed.</summary>
+public sealed class NotRegularFileException(string path) : IOException($"'{path}' is not a regular file");
 
 /// <summary>Bytes in memory as a file (embedded models, tests).</summary>
 public sealed class MemoryReadFile(string path, ReadOnlyMemory<byte> bytes) : IReadFile

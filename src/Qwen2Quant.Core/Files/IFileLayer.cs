@@ -37,11 +37,11 @@ public readonly record struct FileIdentity(string ResolvedPath, long Length, Dat
 
 /// <summary>
 /// Every touch of the disk by readers, writers and the publisher goes through here, so that a test can make the n-th call fail.
-/// Failures are <see cref="IOException"/> or <see cref="UnauthorizedAccessException"/>; the callers turn them into typed errors.
+/// Failures are <see cref="IOException"/> or <see cref="UnauthorizedAccessException"/>; <see cref="FileExtensions"/> turns them into typed errors.
 /// </summary>
 public interface IFileLayer
 {
-    /// <summary>Opens a regular file; a FIFO, socket or device is refused without waiting on it.</summary>
+    /// <summary>Opens a regular file; a FIFO, socket or device is refused with <see cref="NotRegularFileException"/>, without waiting on it.</summary>
     IReadFile OpenRead(string path);
 
     /// <summary>Creates a new file of that length; fails when the path exists.</summary>

@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Core.Numerics;
@@ -12,21 +11,9 @@ public static class HalfRows
 
     public static void Narrow(ReadOnlySpan<float> source, Span<ushort> destination) => Narrow(Simd.Level, source, destination);
 
-    internal static void Widen(SimdLevel level, ReadOnlySpan<ushort> source, Span<float> destination)
-    {
-        if (level >= SimdLevel.Avx512) Widen<Lanes512>(source, destination);
-        else if (level >= SimdLevel.Avx2) Widen<Lanes256>(source, destination);
-        else if (level >= SimdLevel.Vector128) Widen<Lanes128>(source, destination);
-        else Widen<Lanes1>(source, destination);
-    }
+    internal static void Widen(SimdLevel level, ReadOnlySpan<ushort> source, Span<float> destination) => SixteenBitRows<Format>.Widen(level, source, destination);
 
-    internal static void Narrow(SimdLevel level, ReadOnlySpan<float> source, Span<ushort> destination)
-    {
-        if (level >= SimdLevel.Avx512) Narrow<Lanes512>(source, destination);
-        else if (level >= SimdLevel.Avx2) Narrow<Lanes256>(source, destination);
-        else if (level >= SimdLevel.Vector128) Narrow<Lanes128>(source, destination);
-        else Narrow<Lanes1>(source, destination);
-    }
+    internal static void Narrow(SimdLevel level, ReadOnlySpan<float> source, Span<ushort> destination) => SixteenBitRows<Format>.Narrow(level, source, destination);
 
     /// <summary>The bits of halves nearest to floats, ties to even, as integer lanes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -59,31 +46,12 @@ public static class HalfRows
         return T.Select(T.GreaterInt(magnitude, T.BroadcastInt((0x7c00 << 13) - 1)), special | quiet, finite) | sign;
     }
 
-    private static void Widen<T>(ReadOnlySpan<ushort> source, Span<float> destination) where T : unmanaged, ILanes<T>
+    internal readonly struct Format : ISixteenBitFormat
     {
-        destination = destination[..source.Length];
-        ref ushort from = ref MemoryMarshal.GetReference(source);
-        ref float to = ref MemoryMarshal.GetReference(destination);
-        int i = 0;
-        for (; i <= source.Length - T.Width; i += T.Width)
-        {
-            T.Store(FromHalfBits(T.LoadUShorts(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
-        }
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static T FromBits<T>(T bits) where T : unmanaged, ILanes<T> => FromHalfBits(bits);
 
-        for (; i < source.Length; i++) Lanes1.Store(FromHalfBits(Lanes1.LoadUShorts(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
-    }
-
-    private static void Narrow<T>(ReadOnlySpan<float> source, Span<ushort> destination) where T : unmanaged, ILanes<T>
-    {
-        destination = destination[..source.Length];
-        ref float from = ref MemoryMarshal.GetReference(source);
-        ref ushort to = ref MemoryMarshal.GetReference(destination);
-        int i = 0;
-        for (; i <= source.Length - T.Width; i += T.Width)
-        {
-            T.StoreUShorts(ToHalfBits(T.Load(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
-        }
-
-        for (; i < source.Length; i++) Lanes1.StoreUShorts(ToHalfBits(Lanes1.Load(ref Unsafe.Add(ref from, i))), ref Unsafe.Add(ref to, i));
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static T ToBits<T>(T value) where T : unmanaged, ILanes<T> => ToHalfBits(value);
     }
 }

@@ -1,3 +1,5 @@
+using Qwen2Quant.Core.Errors;
+
 namespace Qwen2Quant.Core.Tensors;
 
 /// <summary>
@@ -24,7 +26,7 @@ public abstract class ElementType
     public virtual float LargestMagnitude => float.MaxValue;
 
     /// <summary>True for types whose rows hold block-wise codes under fitted parameters, false for one value at a time.</summary>
-    public bool IsQuantized => ValuesPerBlock > 1;
+    public virtual bool IsQuantized => ValuesPerBlock > 1;
 
     /// <summary>Bytes of <paramref name="valueCount"/> values, a multiple of <see cref="ValuesPerBlock"/>.</summary>
     public long ByteCount(long valueCount) => checked(valueCount / ValuesPerBlock * BytesPerBlock);
@@ -39,6 +41,14 @@ public abstract class ElementType
     /// <exception cref="NotSupportedException"><see cref="CanEncode"/> is false.</exception>
     public virtual void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
         throw new NotSupportedException($"{Name} cannot be written");
+
+    /// <summary>The refusal to read values of a type without a decoder; <paramref name="tensor"/> is the one that was asked for.</summary>
+    public virtual QuantException CannotDecode(string? tensor) => new(ErrorKind.Unsupported, "values of this type cannot be read")
+    {
+        Tensor = tensor,
+        Found = Name,
+        Expected = "a type with a decoder",
+    };
 
     public override string ToString() => Name;
 }

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Qwen2Quant.Core.Numerics;
 
 namespace Qwen2Quant.Core.Tensors;
 
@@ -7,14 +8,14 @@ public static class PlainTypes
 {
     public static ElementType F64 { get; } = new PlainType<double>("F64", static value => (float)value);
     public static ElementType F32 { get; } = new F32Type();
-    public static ElementType F16 { get; } = new F16Type();
-    public static ElementType BF16 { get; } = new BF16Type();
+    public static ElementType F16 { get; } = new SixteenBitType<HalfRows.Format>("F16", 65504f);
+    public static ElementType BF16 { get; } = new SixteenBitType<BFloat16Rows.Format>("BF16", BitConverter.UInt32BitsToSingle(0x7f7f0000));
 
     /// <summary>1 sign, 4 exponent, 3 mantissa bits; no infinities, 0x7f and 0xff are NaN (OCP 8-bit floating point).</summary>
-    public static ElementType F8E4M3 { get; } = new PlainType<byte>("F8_E4M3", static value => Numerics.Float8.FromE4M3(value));
+    public static ElementType F8E4M3 { get; } = new PlainType<byte>("F8_E4M3", static value => Float8.FromE4M3(value));
 
     /// <summary>1 sign, 5 exponent, 2 mantissa bits, with infinities and NaN as in IEEE.</summary>
-    public static ElementType F8E5M2 { get; } = new PlainType<byte>("F8_E5M2", static value => Numerics.Float8.FromE5M2(value));
+    public static ElementType F8E5M2 { get; } = new PlainType<byte>("F8_E5M2", static value => Float8.FromE5M2(value));
 
     public static ElementType I8 { get; } = new PlainType<sbyte>("I8", static value => value);
     public static ElementType I16 { get; } = new PlainType<short>("I16", static value => value);
@@ -65,47 +66,25 @@ public static class PlainTypes
         }
     }
 
-    private sealed class F16Type : ElementType
+    private sealed class SixteenBitType<TFormat>(string name, float largestMagnitude) : ElementType where TFormat : ISixteenBitFormat
     {
-        public override string Name => "F16";
+        public override string Name => name;
         public override int ValuesPerBlock => 1;
         public override int BytesPerBlock => 2;
         public override bool CanEncode => true;
 
-        public override float LargestMagnitude => 65504f;
+        public override float LargestMagnitude => largestMagnitude;
 
         public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
         {
             CheckLengths(this, blocks, values.Length);
-            Numerics.HalfRows.Widen(MemoryMarshal.Cast<byte, ushort>(blocks), values);
+            SixteenBitRows<TFormat>.Widen(Simd.Level, MemoryMarshal.Cast<byte, ushort>(blocks), values);
         }
 
         public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
         {
             CheckLengths(this, blocks, row.Length);
-            Numerics.HalfRows.Narrow(row, MemoryMarshal.Cast<byte, ushort>(blocks));
-        }
-    }
-
-    private sealed class BF16Type : ElementType
-    {
-        public override string Name => "BF16";
-        public override int ValuesPerBlock => 1;
-        public override int BytesPerBlock => 2;
-        public override bool CanEncode => true;
-
-        public override float LargestMagnitude => BitConverter.UInt32BitsToSingle(0x7f7f0000);
-
-        public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
-        {
-            CheckLengths(this, blocks, values.Length);
-            Numerics.BFloat16Rows.Widen(MemoryMarshal.Cast<byte, ushort>(blocks), values);
-        }
-
-        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
-        {
-            CheckLengths(this, blocks, row.Length);
-            Numerics.BFloat16Rows.Narrow(row, MemoryMarshal.Cast<byte, ushort>(blocks));
+            SixteenBitRows<TFormat>.Narrow(Simd.Level, row, MemoryMarshal.Cast<byte, ushort>(blocks));
         }
     }
 }

@@ -8,8 +8,10 @@ public static class TensorSourceExtensions
     private const int ChunkBytes = 256 << 10;
 
     /// <summary>Decodes rows into <paramref name="destination"/>, row-major, <paramref name="rowCount"/> x <see cref="Shape.RowLength"/> floats.</summary>
+    /// <exception cref="Errors.QuantException">The type has no decoder: nothing is read. Or reading fails.</exception>
     public static void ReadRows(this ITensorSource source, TensorEntry entry, long firstRow, int rowCount, Span<float> destination)
     {
+        if (!entry.Type.CanDecode) throw entry.Type.CannotDecode(entry.Name);
         int rowLength = checked((int)entry.Shape.RowLength);
         long rowBytes = entry.Type.ByteCount(rowLength);
         int rowsPerChunk = (int)Math.Clamp(ChunkBytes / Math.Max(rowBytes, 1), 1, rowCount == 0 ? 1 : rowCount);

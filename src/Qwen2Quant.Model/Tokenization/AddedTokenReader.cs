@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -14,7 +15,7 @@ internal static class AddedTokenReader
         bool? normalized = null;
         string? unsupported = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             switch (name)
             {
@@ -34,7 +35,7 @@ internal static class AddedTokenReader
                     if (StrictReader.Boolean(file, ref reader, name)) unsupported = name;
                     break;
                 default:
-                    StrictReader.Skip(file, ref reader);
+                    StrictJson.Skip(ref reader);
                     break;
             }
         }

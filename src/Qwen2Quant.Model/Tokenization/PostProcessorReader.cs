@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -14,7 +15,7 @@ internal static class PostProcessorReader
         List<string> single = [];
         bool? inner = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             switch (name)
             {
@@ -23,14 +24,14 @@ internal static class PostProcessorReader
                     break;
                 case "single":
                     StrictReader.ExpectArray(file, ref reader, name);
-                    while (StrictReader.NextElement(ref reader)) single.Add(ReadPieceKind(file, ref reader));
+                    while (StrictJson.NextElement(ref reader)) single.Add(ReadPieceKind(file, ref reader));
                     break;
                 case "processors":
                     StrictReader.ExpectArray(file, ref reader, name);
-                    while (StrictReader.NextElement(ref reader)) inner |= AddsBos(file, ref reader);
+                    while (StrictJson.NextElement(ref reader)) inner |= AddsBos(file, ref reader);
                     break;
                 default:
-                    StrictReader.Skip(file, ref reader);
+                    StrictJson.Skip(ref reader);
                     break;
             }
         }
@@ -52,10 +53,10 @@ internal static class PostProcessorReader
         StrictReader.ExpectObject(file, ref reader, "single");
         string kind = "nothing";
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             kind = name;
-            StrictReader.Skip(file, ref reader);
+            StrictJson.Skip(ref reader);
         }
 
         return kind;

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -42,10 +43,10 @@ internal static class PreTokenizerReader
         StrictReader.ExpectObject(file, ref reader, what);
         string? type = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             if (name == "type") type = StrictReader.String(file, ref reader, what);
-            else StrictReader.Skip(file, ref reader);
+            else StrictJson.Skip(ref reader);
         }
 
         return type ?? "one without a type";
@@ -56,7 +57,7 @@ internal static class PreTokenizerReader
         StrictReader.ExpectObject(file, ref reader, "pre_tokenizer");
         Part part = new("one without a type", null, null, Invert: false, AddPrefixSpace: true, UseRegex: true, []);
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             switch (name)
             {
@@ -65,7 +66,7 @@ internal static class PreTokenizerReader
                     break;
                 case "pretokenizers":
                     StrictReader.ExpectArray(file, ref reader, name);
-                    while (StrictReader.NextElement(ref reader)) part.Parts.Add(ReadPart(file, ref reader));
+                    while (StrictJson.NextElement(ref reader)) part.Parts.Add(ReadPart(file, ref reader));
                     break;
                 case "pattern":
                     part = part with { Expression = ReadExpression(file, ref reader) };
@@ -83,7 +84,7 @@ internal static class PreTokenizerReader
                     part = part with { UseRegex = StrictReader.Boolean(file, ref reader, name) };
                     break;
                 default:
-                    StrictReader.Skip(file, ref reader);
+                    StrictJson.Skip(ref reader);
                     break;
             }
         }
@@ -96,10 +97,10 @@ internal static class PreTokenizerReader
         StrictReader.ExpectObject(file, ref reader, "pattern");
         string? expression = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             if (name == "Regex") expression = StrictReader.String(file, ref reader, name);
-            else StrictReader.Skip(file, ref reader);
+            else StrictJson.Skip(ref reader);
         }
 
         return expression;

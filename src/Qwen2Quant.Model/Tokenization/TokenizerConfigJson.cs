@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Qwen2Quant.Core;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -29,7 +30,7 @@ public sealed partial record TokenizerConfigJson
     {
         StrictReader.ExpectObject(file, ref reader, "the file");
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             switch (name)
             {
@@ -61,7 +62,7 @@ public sealed partial record TokenizerConfigJson
                     AddedTokens = ReadDecoder(file, ref reader, name);
                     break;
                 default:
-                    StrictReader.Skip(file, ref reader);
+                    StrictJson.Skip(ref reader);
                     break;
             }
         }
@@ -73,10 +74,10 @@ public sealed partial record TokenizerConfigJson
         if (reader.TokenType != JsonTokenType.StartObject) return StrictReader.StringOrNull(file, ref reader, what);
         string? content = null;
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             if (name == "content") content = StrictReader.String(file, ref reader, what);
-            else StrictReader.Skip(file, ref reader);
+            else StrictJson.Skip(ref reader);
         }
 
         return content;
@@ -92,17 +93,17 @@ public sealed partial record TokenizerConfigJson
         }
 
         List<KeyValuePair<string, string>> named = [];
-        while (StrictReader.NextElement(ref reader))
+        while (StrictJson.NextElement(ref reader))
         {
             StrictReader.ExpectObject(file, ref reader, what);
             string? name = null;
             string? template = null;
             HashSet<string> seen = new(StringComparer.Ordinal);
-            while (StrictReader.NextMember(file, ref reader, seen, out string member))
+            while (StrictJson.NextMember(ref reader, seen, out string member))
             {
                 if (member == "name") name = StrictReader.String(file, ref reader, what);
                 else if (member == "template") template = StrictReader.String(file, ref reader, what);
-                else StrictReader.Skip(file, ref reader);
+                else StrictJson.Skip(ref reader);
             }
 
             if (name is null || template is null) throw TokenizerRules.Invalid(file, "a chat template lacks its name or text");
@@ -118,7 +119,7 @@ public sealed partial record TokenizerConfigJson
         List<AddedToken> tokens = [];
         StrictReader.ExpectObject(file, ref reader, what);
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(file, ref reader, seen, out string name))
+        while (StrictJson.NextMember(ref reader, seen, out string name))
         {
             if (!int.TryParse(name, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int id))
             {

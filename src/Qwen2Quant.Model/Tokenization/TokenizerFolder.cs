@@ -2,6 +2,7 @@ using System.Text.Json;
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -15,7 +16,7 @@ public static class TokenizerFolder
         "chat_template.jinja", "chat_template.json",
     ];
 
-    /// <exception cref="QuantException">HF-75; no tokenizer at all is one too.</exception>
+    /// <exception cref="QuantException">HF-75; no tokenizer at all is one too. Or a file cannot be read.</exception>
     public static TokenizerDefinition Load(IFileLayer files, string folder, Limits? limits = null)
     {
         limits ??= Limits.Default;
@@ -53,10 +54,10 @@ public static class TokenizerFolder
             {
                 StrictReader.ExpectObject(file, ref reader, "the file");
                 HashSet<string> seen = new(StringComparer.Ordinal);
-                while (StrictReader.NextMember(file, ref reader, seen, out string name))
+                while (StrictJson.NextMember(ref reader, seen, out string name))
                 {
                     if (name == "chat_template") found = StrictReader.String(file, ref reader, name);
-                    else StrictReader.Skip(file, ref reader);
+                    else StrictJson.Skip(ref reader);
                 }
             });
             return found;

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -56,13 +57,13 @@ public static partial class TokenizerJson
         {
             StrictReader.ExpectObject(file, ref reader, "the file");
             HashSet<string> seen = new(StringComparer.Ordinal);
-            while (StrictReader.NextMember(file, ref reader, seen, out string name))
+            while (StrictJson.NextMember(ref reader, seen, out string name))
             {
                 switch (name)
                 {
                     case "added_tokens":
                         StrictReader.ExpectArray(file, ref reader, name);
-                        while (StrictReader.NextElement(ref reader)) Add(AddedTokenReader.Read(file, ref reader, null));
+                        while (StrictJson.NextElement(ref reader)) Add(AddedTokenReader.Read(file, ref reader, null));
                         break;
                     case "normalizer":
                         _normalizes = ReadNormalizer(ref reader);
@@ -79,7 +80,7 @@ public static partial class TokenizerJson
                         _hasModel = true;
                         break;
                     default:
-                        StrictReader.Skip(file, ref reader);
+                        StrictJson.Skip(ref reader);
                         break;
                 }
             }
@@ -111,7 +112,7 @@ public static partial class TokenizerJson
         {
             StrictReader.ExpectObject(file, ref reader, "model");
             HashSet<string> seen = new(StringComparer.Ordinal);
-            while (StrictReader.NextMember(file, ref reader, seen, out string name))
+            while (StrictJson.NextMember(ref reader, seen, out string name))
             {
                 switch (name)
                 {
@@ -144,7 +145,7 @@ public static partial class TokenizerJson
 
                         break;
                     default:
-                        StrictReader.Skip(file, ref reader);
+                        StrictJson.Skip(ref reader);
                         break;
                 }
             }

@@ -1,8 +1,9 @@
 using System.Buffers;
-using System.Text;
 using System.Text.Json;
+using System.Text;
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -61,7 +62,7 @@ public static class VocabMerges
     {
         StrictReader.ExpectObject(AddedTokensFile, ref reader, "the file");
         HashSet<string> seen = new(StringComparer.Ordinal);
-        while (StrictReader.NextMember(AddedTokensFile, ref reader, seen, out string content))
+        while (StrictJson.NextMember(ref reader, seen, out string content))
         {
             builder.AddAdded(new AddedToken(StrictReader.Id(AddedTokensFile, ref reader, content), content, IsSpecial: false, IsNormalized: false));
         }

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model.Tokenization;
 
@@ -24,7 +25,7 @@ internal static class VocabularyReader
         StrictReader.ExpectArray(file, ref reader, "merges");
         byte[] left = [];
         byte[] right = [];
-        while (StrictReader.NextElement(ref reader))
+        while (StrictJson.NextElement(ref reader))
         {
             if (reader.TokenType == JsonTokenType.String)
             {
@@ -33,9 +34,9 @@ internal static class VocabularyReader
             }
 
             StrictReader.ExpectArray(file, ref reader, "merges");
-            ReadOnlySpan<byte> first = StrictReader.NextElement(ref reader) ? Side(file, ref reader, ref left) : default;
-            ReadOnlySpan<byte> second = !first.IsEmpty && StrictReader.NextElement(ref reader) ? Side(file, ref reader, ref right) : default;
-            if (second.IsEmpty || StrictReader.NextElement(ref reader))
+            ReadOnlySpan<byte> first = StrictJson.NextElement(ref reader) ? Side(file, ref reader, ref left) : default;
+            ReadOnlySpan<byte> second = !first.IsEmpty && StrictJson.NextElement(ref reader) ? Side(file, ref reader, ref right) : default;
+            if (second.IsEmpty || StrictJson.NextElement(ref reader))
             {
                 throw TokenizerRules.Invalid(file, "a merge does not have two tokens", expected: "[\"left\", \"right\"]");
             }

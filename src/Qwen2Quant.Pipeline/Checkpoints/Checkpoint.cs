@@ -5,7 +5,6 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
-using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 
@@ -30,7 +29,7 @@ public sealed class Checkpoint : IDisposable
         Tensors = view;
         WeightPaths = weightPaths;
         _tokenizer = new Lazy<TokenizerDefinition>(loadTokenizer);
-        _identities = weightPaths.ToDictionary(path => path, files.Identify, StringComparer.Ordinal);
+        _identities = weightPaths.ToDictionary(path => path, files.IdentifyTyped, StringComparer.Ordinal);
     }
 
     public ModelLocation Location { get; }
@@ -71,14 +70,7 @@ public sealed class Checkpoint : IDisposable
     {
         ModelLocation location = ModelLocator.Locate(context.Files, model);
         IFileLayer files = location.Kind == ModelKind.BuiltIn ? BuiltInModels.Instance : context.Files;
-        try
-        {
-            return location.Kind == ModelKind.Gguf ? OpenGguf(location, files, context) : OpenFolder(location, files, context);
-        }
-        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
-        {
-            throw Unreadable(location.Path, error);
-        }
+        return location.Kind == ModelKind.Gguf ? OpenGguf(location, files, context) : OpenFolder(location, files, context);
     }
 
     /// <summary>A companion file's bytes, or null when the model has none of that name.</summary>
@@ -102,7 +94,7 @@ public sealed class Checkpoint : IDisposable
         foreach (string path in WeightPaths)
         {
             string name = Path.GetFileName(_files.ResolveLink(path) ?? path);
-            if (name.Length == hexDigits && name.All(char.IsAsciiHexDigitLower)) yield return (path, name, () => _files.OpenRead(path));
+            if (name.Length == hexDigits && name.All(char.IsAsciiHexDigitLower)) yield return (path, name, () => _files.OpenTyped(path));
         }
     }
 
@@ -111,7 +103,7 @@ public sealed class Checkpoint : IDisposable
     {
         foreach ((string path, FileIdentity before) in _identities)
         {
-            if (Identify(path) == before) continue;
+            if (_files.IdentifyTyped(path) == before) continue;
             throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read")
             {
                 Rule = WeightFileRules.FileUnchanged,
@@ -123,26 +115,11 @@ public sealed class Checkpoint : IDisposable
 
     public void Dispose() => Tensors.Dispose();
 
-    private FileIdentity Identify(string path)
-    {
-        try
-        {
-            return _files.Identify(path);
-        }
-        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
-        {
-            throw Unreadable(path, error);
-        }
-    }
-
-    private static QuantException Unreadable(string path, Exception error) =>
-        new(ErrorKind.InvalidInput, $"cannot be read: {error.Message}", error) { Rule = PipelineRules.RegularFiles, Path = path };
-
     private static Checkpoint OpenFolder(ModelLocation location, IFileLayer files, RunContext context)
     {
         string folder = location.Path;
         string configPath = Path.Combine(folder, "config.json");
-        IReadOnlyList<string> names = files.List(folder);
+        IReadOnlyList<string> names = files.ListTyped(folder);
         if (!names.Contains("config.json"))
         {
             string? gguf = names.FirstOrDefault(name => name.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase));

@@ -67,7 +67,7 @@ public sealed partial class HubCache(IFileLayer files, string root)
     private void RequireDownloadFinished(string repository, string download)
     {
         string blobs = Path.Combine(repository, "blobs");
-        string? unfinished = files.DirectoryExists(blobs) ? files.List(blobs).FirstOrDefault(name => name.EndsWith(".incomplete", StringComparison.Ordinal)) : null;
+        string? unfinished = files.DirectoryExists(blobs) ? files.ListTyped(blobs).FirstOrDefault(name => name.EndsWith(".incomplete", StringComparison.Ordinal)) : null;
         if (unfinished is null) return;
         throw new QuantException(ErrorKind.InvalidInput, "the download is unfinished")
         {
@@ -92,7 +92,7 @@ public sealed partial class HubCache(IFileLayer files, string root)
     private void RequireOwnBlobs(string repository, string snapshot)
     {
         string blobs = Path.GetFullPath(Path.Combine(repository, "blobs")) + Path.DirectorySeparatorChar;
-        foreach (string name in files.List(snapshot))
+        foreach (string name in files.ListTyped(snapshot))
         {
             string path = Path.GetFullPath(Path.Combine(snapshot, name));
             string? target = files.ResolveLink(path);

@@ -94,7 +94,7 @@ public static class ModelLocator
         {
             throw new QuantException(ErrorKind.InvalidInput, "the path is unusable: too long, not UTF-8, or with control characters")
             {
-                Rule = PipelineRules.RegularFiles,
+                Rule = FileRules.RegularFiles,
                 Path = path,
             };
         }

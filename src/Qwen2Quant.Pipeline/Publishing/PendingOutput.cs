@@ -185,14 +185,11 @@ public sealed class PendingOutput : IDisposable
         {
             _files.Delete(TemporaryPath);
         }
-        catch (Exception error) when (IsDiskFailure(error))
+        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             // The failure that brought us here is the one to report; the next run removes what is left.
         }
     }
-
-    /// <summary>True for the exceptions by which the file layer tells that the disk failed.</summary>
-    public static bool IsDiskFailure(Exception error) => error is IOException or UnauthorizedAccessException;
 
     /// <summary>The typed error for a failed write.</summary>
     public static QuantException Failed(string path, Exception error) => new(ErrorKind.Resource, $"cannot be written: {error.Message}", error)
@@ -224,7 +221,7 @@ public sealed class PendingOutput : IDisposable
         {
             return action();
         }
-        catch (Exception error) when (IsDiskFailure(error))
+        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             throw Failed(path, error);
         }

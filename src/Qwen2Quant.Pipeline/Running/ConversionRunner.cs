@@ -126,7 +126,7 @@ internal sealed class ConversionRunner
             // The disk works while later slabs are encoded, and the flush at the end finds little to do.
             file.StartWriteBack(slab.TargetOffset, encoded.Length);
         }
-        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             throw PendingOutput.Failed(_plan.Target, error);
         }

@@ -1,5 +1,6 @@
 using System.Reflection;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
@@ -15,7 +16,7 @@ public sealed class RuleCatalogueTests
 {
     private static readonly Rule[] All =
     [
-        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. PipelineRules.All, .. NumericRules.All,
+        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. PipelineRules.All, .. NumericRules.All, .. FileRules.All,
     ];
 
     [Fact]

@@ -3,6 +3,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Tests.Support;
 
 namespace Qwen2Quant.Tests.Gguf;
 
@@ -77,7 +78,7 @@ public class GoldenFileTests
     {
         byte[] bytes = Patched(SecondOffsetField - 4, 36);
         Refused("GG-46", bytes);
-        GgufPart part = Assert.Single(GgufFile.Inspect(new MemoryFiles { ["m.gguf"] = bytes }, "m.gguf", new ReadOptions()));
+        GgufPart part = Assert.Single(GgufFile.Inspect(new MemoryFolder { ["m.gguf"] = bytes }, "m.gguf", new ReadOptions()));
         Assert.Equal((36, null, "b.bias"), (part.Tensors[1].TypeId, part.Tensors[1].Type, part.Tensors[1].Name));
     }
 

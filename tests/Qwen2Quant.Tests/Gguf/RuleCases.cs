@@ -1,4 +1,5 @@
 using System.Text;
+using Qwen2Quant.Tests.Support;
 
 namespace Qwen2Quant.Tests.Gguf;
 
@@ -10,7 +11,7 @@ internal enum Outcome
     Accepted,
 }
 
-internal sealed record RuleCase(string Rule, Outcome Outcome, string Name, Func<MemoryFiles> Files, string Path = "model.gguf")
+internal sealed record RuleCase(string Rule, Outcome Outcome, string Name, Func<MemoryFolder> Files, string Path = "model.gguf")
 {
     public override string ToString() => $"{Rule} {Outcome} {Name}";
 }
@@ -173,5 +174,5 @@ internal static class RuleCases
     private static RuleCase Accepted(string rule, string name, Func<byte[]> build) => Case(rule, Outcome.Accepted, name, build);
 
     private static RuleCase Case(string rule, Outcome outcome, string name, Func<byte[]> build) =>
-        new(rule, outcome, name, () => new MemoryFiles { ["model.gguf"] = build() });
+        new(rule, outcome, name, () => new MemoryFolder { ["model.gguf"] = build() });
 }

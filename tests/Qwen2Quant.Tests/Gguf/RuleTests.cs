@@ -1,6 +1,7 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Tests.Support;
 
 namespace Qwen2Quant.Tests.Gguf;
 
@@ -31,12 +32,12 @@ public class RuleTests
     public void A_file_that_breaks_a_rule_is_refused_by_exactly_that_rule(string name)
     {
         RuleCase ruleCase = Find(name);
-        MemoryFiles files = ruleCase.Files();
+        MemoryFolder files = ruleCase.Files();
         QuantException error = Assert.Throws<QuantException>(() => GgufFile.Open(files, ruleCase.Path, new ReadOptions()));
         Assert.Equal(ruleCase.Rule, error.Rule?.Id);
         Assert.NotNull(error.Path);
         Assert.Contains($"[{ruleCase.Rule}]", error.Message, StringComparison.Ordinal);
-        Assert.All(files.Opened, file => Assert.True(file.IsDisposed));
+        Assert.Equal(0, files.OpenCount);
     }
 
     [Theory]
@@ -58,14 +59,14 @@ public class RuleTests
     private static (RuleCase Case, EventLog Events) Accept(string name)
     {
         RuleCase ruleCase = Find(name);
-        MemoryFiles files = ruleCase.Files();
+        MemoryFolder files = ruleCase.Files();
         EventLog events = new();
         using (GgufFile file = GgufFile.Open(files, ruleCase.Path, new ReadOptions { Events = events }))
         {
             foreach (Core.Tensors.TensorEntry tensor in file.Tensors) file.ReadRaw(tensor, 0, new byte[tensor.ByteLength]);
         }
 
-        Assert.All(files.Opened, file => Assert.True(file.IsDisposed));
+        Assert.Equal(0, files.OpenCount);
         return (ruleCase, events);
     }
 

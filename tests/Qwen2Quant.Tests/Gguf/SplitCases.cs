@@ -1,3 +1,5 @@
+using Qwen2Quant.Tests.Support;
+
 namespace Qwen2Quant.Tests.Gguf;
 
 /// <summary>Sets of three parts: complete, and broken in each way.</summary>
@@ -5,8 +7,8 @@ internal static class SplitCases
 {
     public static IReadOnlyList<RuleCase> All { get; } =
     [
-        Refused("part missing", files => files.Remove(Name(2))),
-        Refused("first part missing", files => files.Remove(Name(0)), 1),
+        Refused("part missing", files => files.Without(Name(2))),
+        Refused("first part missing", files => files.Without(Name(0)), 1),
         Refused("number and name differ", files => files[Name(1)] = Part(2).Build()),
         Refused("number out of range", files => files[Name(2)] = Part(2, no: 3).Build()),
         Refused("named part out of range", files => files[Name(2)] = Part(2, no: 3).Build(), 2),
@@ -22,8 +24,8 @@ internal static class SplitCases
         Accepted("complete, first part named", 0),
         Accepted("complete, middle part named", 1),
         Accepted("complete, last part named", 2),
-        new RuleCase("GG-51", Outcome.Accepted, "a set of one", () => new MemoryFiles { [Name(0)] = new RawGguf().With(raw => SplitKeys(raw, 0, 1, 0)).Build() }, Name(0)),
-        new RuleCase("GG-51", Outcome.Accepted, "merged, count 0", () => new MemoryFiles { [Name(0)] = new RawGguf().With(raw => SplitKeys(raw, 0, 0, 99)).Build() }, Name(0)),
+        new RuleCase("GG-51", Outcome.Accepted, "a set of one", () => new MemoryFolder { [Name(0)] = new RawGguf().With(raw => SplitKeys(raw, 0, 1, 0)).Build() }, Name(0)),
+        new RuleCase("GG-51", Outcome.Accepted, "merged, count 0", () => new MemoryFolder { [Name(0)] = new RawGguf().With(raw => SplitKeys(raw, 0, 0, 99)).Build() }, Name(0)),
     ];
 
     public static string Name(int index) => $"dir/small-{index + 1:d5}-of-00003.gguf";
@@ -37,14 +39,14 @@ internal static class SplitCases
         return raw.Tensor($"t{index}.0", 0, 3, 2).Tensor($"t{index}.1", 1, 5);
     }
 
-    public static MemoryFiles Set()
+    public static MemoryFolder Set()
     {
-        MemoryFiles files = new();
+        MemoryFolder files = new();
         SetAll(files, total: 6);
         return files;
     }
 
-    private static void SetAll(MemoryFiles files, int total)
+    private static void SetAll(MemoryFolder files, int total)
     {
         for (int i = 0; i < 3; i++) files[Name(i)] = Part(i, total: total).Build();
     }
@@ -52,12 +54,12 @@ internal static class SplitCases
     private static void SplitKeys(RawGguf raw, int no, int count, int total) =>
         raw.Number("split.no", 2, (ulong)no, 2).Number("split.count", 2, (ulong)count, 2).Number("split.tensors.count", 5, (ulong)total, 4);
 
-    private static RuleCase Refused(string name, Action<MemoryFiles> change, int named = 0, string? path = null) =>
+    private static RuleCase Refused(string name, Action<MemoryFolder> change, int named = 0, string? path = null) =>
         new("GG-51", Outcome.Refused, name, () => Change(change), path ?? Name(named));
 
-    private static MemoryFiles Change(Action<MemoryFiles> change)
+    private static MemoryFolder Change(Action<MemoryFolder> change)
     {
-        MemoryFiles files = Set();
+        MemoryFolder files = Set();
         change(files);
         return files;
     }

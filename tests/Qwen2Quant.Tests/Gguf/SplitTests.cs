@@ -2,6 +2,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Tests.Support;
 
 namespace Qwen2Quant.Tests.Gguf;
 
@@ -13,7 +14,7 @@ public class SplitTests
     [InlineData(2)]
     public void Naming_any_part_opens_the_whole_model(int named)
     {
-        MemoryFiles files = SplitCases.Set();
+        MemoryFolder files = SplitCases.Set();
         EventLog events = new();
         using GgufFile file = GgufFile.Open(files, SplitCases.Name(named), new ReadOptions { Events = events });
         Assert.Empty(events.Events);
@@ -31,8 +32,8 @@ public class SplitTests
     [Fact]
     public void A_missing_part_is_named()
     {
-        MemoryFiles files = SplitCases.Set();
-        files.Remove(SplitCases.Name(1));
+        MemoryFolder files = SplitCases.Set();
+        files.Without(SplitCases.Name(1));
         QuantException error = Assert.Throws<QuantException>(() => GgufFile.Open(files, SplitCases.Name(2), new ReadOptions()));
         Assert.Equal(SplitCases.Name(1), error.Path);
         Assert.Contains("part 2 of 3", error.Message, StringComparison.Ordinal);
@@ -78,7 +79,7 @@ public class SplitTests
         Assert.Equal(["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"], planned.Select(file => file.Name));
         Assert.Equal([2, 2, 1], planned.Select(file => file.Tensors.Count));
 
-        MemoryFiles files = new();
+        MemoryFolder files = new();
         foreach (PlannedFile file in planned) files[file.Name] = Planned.Write(file);
         using GgufFile opened = GgufFile.Open(files, planned[1].Name, new ReadOptions());
         Assert.Equal(tensors.Select(tensor => tensor.Name), opened.Tensors.Select(tensor => tensor.Name));
@@ -109,7 +110,7 @@ public class SplitTests
         IReadOnlyList<PlannedFile> planned = GgufPlan.CreateSplit(metadata, parts, "m");
         Assert.Equal([0, 2], planned.Select(file => file.Tensors.Count));
         Assert.All(planned, file => Assert.Equal(0, file.ByteLength % 4096));
-        MemoryFiles files = new();
+        MemoryFolder files = new();
         foreach (PlannedFile file in planned) files[file.Name] = Planned.Write(file);
         using GgufFile opened = GgufFile.Open(files, planned[0].Name, new ReadOptions());
         Assert.Equal([4096, 4096], opened.Parts.Select(part => part.Alignment));
@@ -122,7 +123,7 @@ public class SplitTests
     public void Only_the_first_part_must_tell_the_quantization_version()
     {
         OutputTensor plain = new("a", PlainTypes.F32, new Shape(8)), quantized = new("b", GgmlTypes.Find("Q8_0")!.Element, new Shape(32));
-        MemoryFiles files = new();
+        MemoryFolder files = new();
         IReadOnlyList<PlannedFile> planned = GgufPlan.CreateSplit(new GgufMetadata(), [plain, quantized], "m", GgufSplitLimit.Tensors(1));
         foreach (PlannedFile file in planned) files[file.Name] = Planned.Write(file);
         EventLog events = new();

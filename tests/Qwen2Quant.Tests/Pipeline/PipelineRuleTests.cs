@@ -28,7 +28,7 @@ public sealed class PipelineRuleTests : IDisposable
     public void EveryRuleHasItsCases()
     {
         List<RuleCase> cases = [.. Cases()];
-        RuleCase.CheckCoverage(cases, PipelineRules.All, []);
+        RuleCase.CheckCoverage(cases, [.. PipelineRules.All, .. FileRules.All], []);
         foreach (RuleCase item in cases) item.Check();
     }
 
@@ -75,10 +75,10 @@ public sealed class PipelineRuleTests : IDisposable
         yield return new RuleCase(PipelineRules.SourceNotQuantized, "Q8_0 to Q4_0", ErrorKind.InvalidInput, () => Conversions.Quantize(Quantized("Q8_0"), Fresh(), "Q4_0"));
         yield return new RuleCase(PipelineRules.SourceNotQuantized, "a GPTQ folder", ErrorKind.Unsupported, () => Folder(config => config.Replace("\"vocab_size\"", "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}, \"vocab_size\"", StringComparison.Ordinal)));
         yield return new RuleCase(PipelineRules.SourceNotQuantized, "Q8_0 to Q8_0", null, () => Conversions.Quantize(Quantized("Q8_0"), Fresh(), "Q8_0"));
-        yield return new RuleCase(PipelineRules.RegularFiles, "a path with a newline", ErrorKind.InvalidInput, () => Open("a\nb"));
-        yield return new RuleCase(PipelineRules.RegularFiles, "a path of 5,000 bytes", ErrorKind.InvalidInput, () => Open(new string('x', 5000)));
-        yield return new RuleCase(PipelineRules.RegularFiles, "a FIFO as weights", ErrorKind.InvalidInput, OpenFifo);
-        yield return new RuleCase(PipelineRules.RegularFiles, "a folder with blanks", null, () => Open(TestCheckpoint.Write(_folder.File("with blanks ü"), TestCheckpoint.Small)));
+        yield return new RuleCase(FileRules.RegularFiles, "a path with a newline", ErrorKind.InvalidInput, () => Open("a\nb"));
+        yield return new RuleCase(FileRules.RegularFiles, "a path of 5,000 bytes", ErrorKind.InvalidInput, () => Open(new string('x', 5000)));
+        yield return new RuleCase(FileRules.RegularFiles, "a FIFO as weights", ErrorKind.InvalidInput, OpenFifo);
+        yield return new RuleCase(FileRules.RegularFiles, "a folder with blanks", null, () => Open(TestCheckpoint.Write(_folder.File("with blanks ü"), TestCheckpoint.Small)));
     }
 
     private string Fresh() => _folder.File($"{_names++}.gguf");

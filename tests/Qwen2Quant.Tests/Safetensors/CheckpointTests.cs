@@ -74,6 +74,21 @@ public sealed class CheckpointTests
     }
 
     [Fact]
+    public void TypesThatAreOnlySizedAreNotQuantized() =>
+        Assert.All(SafetensorsDtypes.All, static dtype => Assert.False(dtype.Element.IsQuantized, dtype.Name));
+
+    [Fact]
+    public void RowsWithoutADecoderAreRefusedBeforeTheyAreRead()
+    {
+        byte[] bytes = Skeleton.Broken(static s => (s.Entries[0].Dtype, s.Entries[0].Shape) = ("\"F4\"", "[32]"));
+        MemoryFolder folder = new MemoryFolder().With("model.safetensors", bytes);
+        using SafetensorsCheckpoint checkpoint = SafetensorsCheckpoint.Open(folder, MemoryFolder.Path, new ReadOptions());
+        int calls = folder.Calls;
+        QuantException error = Assert.Throws<QuantException>(() => checkpoint.ReadRows(checkpoint.Tensors[0], 0, 1, new float[32]));
+        Assert.Equal((ErrorKind.Unsupported, checkpoint.Tensors[0].Name, calls), (error.Kind, error.Tensor, folder.Calls));
+    }
+
+    [Fact]
     public void ReadsStayInsideTheTensor()
     {
         using SafetensorsCheckpoint checkpoint = SafetensorsCheckpoint.FromFile(new MemoryReadFile("m", new Skeleton().Build()), new ReadOptions());

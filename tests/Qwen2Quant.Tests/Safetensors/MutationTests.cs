@@ -5,6 +5,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Safetensors;
 using Xunit.Abstractions;
+using Qwen2Quant.Tests.Support;
 
 namespace Qwen2Quant.Tests.Safetensors;
 

@@ -4,6 +4,7 @@ using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Tests.Rules;
+using Qwen2Quant.Tests.Support;
 using static Qwen2Quant.Formats.Safetensors.WeightFileRules;
 
 namespace Qwen2Quant.Tests.Safetensors;

@@ -1,5 +1,5 @@
-using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Validation.Numerics;
 
@@ -19,7 +19,7 @@ internal readonly record struct DivergenceSums(double BaseSum, double CandidateS
 /// <summary>The sums of a divergence, with the same bits at every vector width (see <see cref="SoftmaxRows"/>).</summary>
 internal static unsafe class DivergenceRows
 {
-    private const int LaneCount = 16;
+    private const int LaneCount = SoftmaxRows.LaneCount;
 
     public static DivergenceSums Sum(ReadOnlySpan<float> baseLogits, float baseMaximum, ReadOnlySpan<float> candidateLogits, float candidateMaximum) =>
         Sum(baseLogits, baseMaximum, candidateLogits, candidateMaximum, Simd.Level);
@@ -34,47 +34,49 @@ internal static unsafe class DivergenceRows
             Pair pair = new(first, baseMaximum, second, candidateMaximum, count);
             return level switch
             {
-                >= SimdLevel.Avx512 => Vectors<Lanes512, Vector512<double>>(pair),
-                >= SimdLevel.Avx2 => Vectors<Lanes256, Lanes256.Sums>(pair),
-                >= SimdLevel.Vector128 => Vectors<Lanes128, Lanes128.Sums>(pair),
+                >= SimdLevel.Avx512 => Vectors<Lanes512, WideLanes512>(pair),
+                >= SimdLevel.Avx2 => Vectors<Lanes256, WideLanes256>(pair),
+                >= SimdLevel.Vector128 => Vectors<Lanes128, WideLanes128>(pair),
                 _ => Scalar(pair),
             };
         }
     }
 
     private static DivergenceSums Vectors<TLanes, TSums>(Pair pair)
-        where TLanes : struct, ILanes<TLanes, TSums>
-        where TSums : struct
+        where TLanes : unmanaged, ILanes<TLanes>
+        where TSums : unmanaged, IWideLanes<TSums, TLanes>
     {
-        float* first = pair.Base;
-        float* second = pair.Candidate;
         TLanes firstShift = TLanes.Broadcast(pair.BaseMaximum);
         TLanes secondShift = TLanes.Broadcast(pair.CandidateMaximum);
-        TSums baseLow = default, baseHigh = default, candidateLow = default, candidateHigh = default, weightedLow = default, weightedHigh = default;
-        int index = 0;
-        for (; index <= pair.Count - LaneCount; index += LaneCount)
+        double* lanes = stackalloc double[3 * LaneCount];
+        new Span<double>(lanes, 3 * LaneCount).Clear();
+        int whole = pair.Count - (pair.Count % LaneCount);
+        int chunk = TLanes.Width == LaneCount ? whole : SoftmaxRows.ChunkLength;
+        for (int first = 0; first < whole; first += chunk)
         {
-            TLanes b = TLanes.Subtract(TLanes.Load(first + index), firstShift);
-            TLanes c = TLanes.Subtract(TLanes.Load(second + index), secondShift);
-            TLanes exponential = Exponential.Evaluate<TLanes, TSums>(c);
-            candidateLow = TLanes.AddLow(candidateLow, exponential);
-            candidateHigh = TLanes.AddHigh(candidateHigh, exponential);
-            exponential = Exponential.Evaluate<TLanes, TSums>(b);
-            TLanes difference = TLanes.Subtract(b, c);
-            baseLow = TLanes.AddLow(baseLow, exponential);
-            baseHigh = TLanes.AddHigh(baseHigh, exponential);
-            weightedLow = TLanes.AddProductLow(weightedLow, exponential, difference);
-            weightedHigh = TLanes.AddProductHigh(weightedHigh, exponential, difference);
+            int end = Math.Min(first + chunk, whole);
+            for (int lane = 0; lane < LaneCount; lane += TLanes.Width)
+            {
+                TSums baseSums = TSums.Load(in lanes[lane]);
+                TSums candidateSums = TSums.Load(in lanes[LaneCount + lane]);
+                TSums weightedSums = TSums.Load(in lanes[(2 * LaneCount) + lane]);
+                for (int index = first + lane; index < end; index += LaneCount)
+                {
+                    TLanes b = TLanes.Load(in pair.Base[index]) - firstShift;
+                    TLanes c = TLanes.Load(in pair.Candidate[index]) - secondShift;
+                    candidateSums += TSums.Widen(Exponential.Evaluate(c));
+                    TSums exponential = TSums.Widen(Exponential.Evaluate(b));
+                    baseSums += exponential;
+                    weightedSums = TSums.MultiplyAdd(exponential, TSums.Widen(b - c), weightedSums);
+                }
+
+                TSums.Store(baseSums, ref lanes[lane]);
+                TSums.Store(candidateSums, ref lanes[LaneCount + lane]);
+                TSums.Store(weightedSums, ref lanes[(2 * LaneCount) + lane]);
+            }
         }
 
-        double* lanes = stackalloc double[3 * LaneCount];
-        TLanes.Store(baseLow, lanes);
-        TLanes.Store(baseHigh, lanes + (LaneCount / 2));
-        TLanes.Store(candidateLow, lanes + LaneCount);
-        TLanes.Store(candidateHigh, lanes + (3 * LaneCount / 2));
-        TLanes.Store(weightedLow, lanes + (2 * LaneCount));
-        TLanes.Store(weightedHigh, lanes + (5 * LaneCount / 2));
-        return Tail(pair, index, lanes);
+        return Tail(pair, whole, lanes);
     }
 
     private static DivergenceSums Scalar(Pair pair)

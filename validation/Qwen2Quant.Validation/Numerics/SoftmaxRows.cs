@@ -1,6 +1,6 @@
 using System.Runtime.InteropServices;
-using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Validation.Numerics;
 
@@ -10,7 +10,10 @@ namespace Qwen2Quant.Validation.Numerics;
 /// </summary>
 internal static unsafe class SoftmaxRows
 {
-    private const int LaneCount = 16;
+    internal const int LaneCount = 16;
+
+    /// <summary>Values within a core's first-level cache: a register narrower than all lanes passes over them once for each of its columns.</summary>
+    internal const int ChunkLength = 4096;
 
     /// <summary>The largest logit; NaN when one of the row is not finite.</summary>
     public static float Maximum(ReadOnlySpan<float> logits) => Maximum(logits, Simd.Level);
@@ -21,10 +24,10 @@ internal static unsafe class SoftmaxRows
         {
             return level switch
             {
-                >= SimdLevel.Avx512 => Maximum<Lanes512, Vector512<double>>(source, logits.Length),
-                >= SimdLevel.Avx2 => Maximum<Lanes256, Lanes256.Sums>(source, logits.Length),
-                >= SimdLevel.Vector128 => Maximum<Lanes128, Lanes128.Sums>(source, logits.Length),
-                _ => MaximumTail(source, 0, logits.Length, float.NegativeInfinity, 0),
+                >= SimdLevel.Avx512 => Maximum<Lanes512>(source, logits.Length),
+                >= SimdLevel.Avx2 => Maximum<Lanes256>(source, logits.Length),
+                >= SimdLevel.Vector128 => Maximum<Lanes128>(source, logits.Length),
+                _ => Maximum<Lanes1>(source, logits.Length),
             };
         }
     }
@@ -38,9 +41,9 @@ internal static unsafe class SoftmaxRows
         {
             return level switch
             {
-                >= SimdLevel.Avx512 => Sum<Lanes512, Vector512<double>>(source, logits.Length, maximum),
-                >= SimdLevel.Avx2 => Sum<Lanes256, Lanes256.Sums>(source, logits.Length, maximum),
-                >= SimdLevel.Vector128 => Sum<Lanes128, Lanes128.Sums>(source, logits.Length, maximum),
+                >= SimdLevel.Avx512 => Sum<Lanes512, WideLanes512>(source, logits.Length, maximum),
+                >= SimdLevel.Avx2 => Sum<Lanes256, WideLanes256>(source, logits.Length, maximum),
+                >= SimdLevel.Vector128 => Sum<Lanes128, WideLanes128>(source, logits.Length, maximum),
                 _ => SumScalar(source, logits.Length, maximum),
             };
         }
@@ -58,34 +61,26 @@ internal static unsafe class SoftmaxRows
         return -1;
     }
 
-    private static float Maximum<TLanes, TSums>(float* source, int count)
-        where TLanes : struct, ILanes<TLanes, TSums>
-        where TSums : struct
+    private static float Maximum<T>(float* source, int count) where T : unmanaged, ILanes<T>
     {
         // A finite value times zero is zero; infinity or NaN times zero is NaN, which stays in the sum.
-        TLanes none = TLanes.Broadcast(0);
-        TLanes check = none;
-        TLanes largest = TLanes.Broadcast(float.NegativeInfinity);
+        T none = T.Broadcast(0);
+        T checkA = none, checkB = none, checkC = none, checkD = none;
+        T largest = T.Broadcast(float.NegativeInfinity);
         int index = 0;
-        for (; index <= count - LaneCount; index += LaneCount)
+        for (; index <= count - (4 * T.Width); index += 4 * T.Width)
         {
-            TLanes value = TLanes.Load(source + index);
-            largest = TLanes.Max(largest, value);
-            check = TLanes.MultiplyAdd(value, none, check);
+            T a = T.Load(in source[index]), b = T.Load(in source[index + T.Width]);
+            T c = T.Load(in source[index + (2 * T.Width)]), d = T.Load(in source[index + (3 * T.Width)]);
+            largest = T.Max(largest, T.Max(T.Max(a, b), T.Max(c, d)));
+            checkA = T.MultiplyAdd(a, none, checkA);
+            checkB = T.MultiplyAdd(b, none, checkB);
+            checkC = T.MultiplyAdd(c, none, checkC);
+            checkD = T.MultiplyAdd(d, none, checkD);
         }
 
-        float* lanes = stackalloc float[LaneCount];
-        TLanes.Store(check, lanes);
-        float checkSum = 0;
-        for (int lane = 0; lane < LaneCount; lane++) checkSum += lanes[lane];
-        TLanes.Store(largest, lanes);
-        float maximum = float.NegativeInfinity;
-        for (int lane = 0; lane < LaneCount; lane++) maximum = lanes[lane] > maximum ? lanes[lane] : maximum;
-        return MaximumTail(source, index, count, maximum, checkSum);
-    }
-
-    private static float MaximumTail(float* source, int index, int count, float maximum, float checkSum)
-    {
+        float checkSum = T.SumAcross((checkA + checkB) + (checkC + checkD));
+        float maximum = T.MaxAcross(largest);
         for (; index < count; index++)
         {
             maximum = source[index] > maximum ? source[index] : maximum;
@@ -96,23 +91,30 @@ internal static unsafe class SoftmaxRows
     }
 
     private static double Sum<TLanes, TSums>(float* source, int count, float maximum)
-        where TLanes : struct, ILanes<TLanes, TSums>
-        where TSums : struct
+        where TLanes : unmanaged, ILanes<TLanes>
+        where TSums : unmanaged, IWideLanes<TSums, TLanes>
     {
         TLanes shift = TLanes.Broadcast(maximum);
-        TSums low = default, high = default;
-        int index = 0;
-        for (; index <= count - LaneCount; index += LaneCount)
+        double* lanes = stackalloc double[LaneCount];
+        new Span<double>(lanes, LaneCount).Clear();
+        int whole = count - (count % LaneCount);
+        int chunk = TLanes.Width == LaneCount ? whole : ChunkLength;
+        for (int first = 0; first < whole; first += chunk)
         {
-            TLanes exponential = Exponential.Evaluate<TLanes, TSums>(TLanes.Subtract(TLanes.Load(source + index), shift));
-            low = TLanes.AddLow(low, exponential);
-            high = TLanes.AddHigh(high, exponential);
+            int end = Math.Min(first + chunk, whole);
+            for (int lane = 0; lane < LaneCount; lane += TLanes.Width)
+            {
+                TSums sums = TSums.Load(in lanes[lane]);
+                for (int index = first + lane; index < end; index += LaneCount)
+                {
+                    sums += TSums.Widen(Exponential.Evaluate(TLanes.Load(in source[index]) - shift));
+                }
+
+                TSums.Store(sums, ref lanes[lane]);
+            }
         }
 
-        double* lanes = stackalloc double[LaneCount];
-        TLanes.Store(low, lanes);
-        TLanes.Store(high, lanes + (LaneCount / 2));
-        return SumTail(source, index, count, maximum, lanes);
+        return SumTail(source, whole, count, maximum, lanes);
     }
 
     private static double SumScalar(float* source, int count, float maximum)

@@ -65,23 +65,24 @@ public sealed record EvaluationText(string Name, string Text)
 
     private static byte[] ReadFile(IFileLayer files, string path)
     {
-        if (files.DirectoryExists(path)) throw CannotOpen(path, "it is a folder", null);
+        if (files.DirectoryExists(path)) throw Refused(ErrorKind.InvalidInput, path, "cannot be opened: it is a folder", null);
         try
         {
             return files.ReadAllBytes(path, MaximumBytes);
         }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        catch (QuantException error) when (error.InnerException is not null)
         {
-            throw CannotOpen(path, error.Message, error);
+            throw Refused(error.Kind, path, error.Summary, error);
         }
     }
 
-    private static QuantException CannotOpen(string path, string reason, Exception? inner) =>
-        new(ErrorKind.InvalidInput, $"the text cannot be opened: {reason}", inner)
-        {
-            Path = path,
-            Remedy = $"Give a UTF-8 file, '{StandardInput}' for standard input, or one of {string.Join(", ", Corpora.Names)}.",
-        };
+    private static QuantException Refused(ErrorKind kind, string path, string summary, QuantException? inner) => new(kind, $"the text {summary}", inner)
+    {
+        Rule = inner?.Rule,
+        Path = path,
+        ByteOffset = inner?.ByteOffset,
+        Remedy = $"Give a UTF-8 file, '{StandardInput}' for standard input, or one of {string.Join(", ", Corpora.Names)}.",
+    };
 
     private static byte[] ReadStream(Stream stream)
     {

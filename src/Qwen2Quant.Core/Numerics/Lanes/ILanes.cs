@@ -3,7 +3,8 @@ namespace Qwen2Quant.Core.Numerics.Lanes;
 /// <summary>
 /// One vector register as <see cref="Width"/> lanes of 32 bits, read as floats by the arithmetic operators and as integers by the members that say so.
 /// A kernel written once over <typeparamref name="TSelf"/> runs at every width; the width of one is its scalar form.
-/// All implementations give the same bits lane by lane: no fused multiply-add, no approximate instruction, and minima and maxima that treat NaN alike.
+/// All implementations give the same bits lane by lane: the operators are never fused, <see cref="MultiplyAdd"/> always is, there is no approximate
+/// instruction, and minima and maxima treat NaN alike. Only <see cref="SumAcross"/> depends on the width.
 /// </summary>
 public interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
 {
@@ -39,6 +40,9 @@ public interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
     static abstract TSelf operator *(TSelf left, TSelf right);
 
     static abstract TSelf operator /(TSelf left, TSelf right);
+
+    /// <summary><c>left * right + addend</c>, rounded once.</summary>
+    static abstract TSelf MultiplyAdd(TSelf left, TSelf right, TSelf addend);
 
     static abstract TSelf operator &(TSelf left, TSelf right);
 
@@ -88,4 +92,7 @@ public interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
 
     /// <summary>The least lane of values that are not NaN.</summary>
     static abstract float MinAcross(TSelf value);
+
+    /// <summary>The sum of the lanes, added half to half: the order, and so the rounding, follows from the width.</summary>
+    static abstract float SumAcross(TSelf value);
 }

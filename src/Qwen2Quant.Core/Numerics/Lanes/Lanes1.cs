@@ -57,6 +57,9 @@ public readonly struct Lanes1(float value) : ILanes<Lanes1>
     public static Lanes1 operator /(Lanes1 left, Lanes1 right) => new(left._value / right._value);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes1 MultiplyAdd(Lanes1 left, Lanes1 right, Lanes1 addend) => new(MathF.FusedMultiplyAdd(left._value, right._value, addend._value));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes1 operator &(Lanes1 left, Lanes1 right) => FromInt(left.Int & right.Int);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -109,4 +112,7 @@ public readonly struct Lanes1(float value) : ILanes<Lanes1>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float MinAcross(Lanes1 value) => value._value;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float SumAcross(Lanes1 value) => value._value;
 }

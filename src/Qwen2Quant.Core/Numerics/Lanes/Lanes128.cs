@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace Qwen2Quant.Core.Numerics.Lanes;
 
@@ -11,6 +12,8 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
     private Vector128<int> Int => _value.AsInt32();
 
     private static Lanes128 FromInt(Vector128<int> value) => new(value.AsSingle());
+
+    internal Vector128<float> Value => _value;
 
     public static int Width => 4;
 
@@ -76,18 +79,23 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
     public static Lanes128 operator /(Lanes128 left, Lanes128 right) => new(left._value / right._value);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyAdd(Lanes128 left, Lanes128 right, Lanes128 addend) => new(Vector128.FusedMultiplyAdd(left._value, right._value, addend._value));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 operator &(Lanes128 left, Lanes128 right) => new(left._value & right._value);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 operator |(Lanes128 left, Lanes128 right) => new(left._value | right._value);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 Min(Lanes128 left, Lanes128 right) =>
-        new(Vector128.ConditionalSelect(Vector128.LessThan(left._value, right._value), left._value, right._value));
+    public static Lanes128 Min(Lanes128 left, Lanes128 right) => Sse.IsSupported
+        ? new(Sse.Min(left._value, right._value))
+        : new(Vector128.ConditionalSelect(Vector128.LessThan(left._value, right._value), left._value, right._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 Max(Lanes128 left, Lanes128 right) =>
-        new(Vector128.ConditionalSelect(Vector128.GreaterThan(left._value, right._value), left._value, right._value));
+    public static Lanes128 Max(Lanes128 left, Lanes128 right) => Sse.IsSupported
+        ? new(Sse.Max(left._value, right._value))
+        : new(Vector128.ConditionalSelect(Vector128.GreaterThan(left._value, right._value), left._value, right._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 Sqrt(Lanes128 value) => new(Vector128.Sqrt(value._value));
@@ -143,4 +151,7 @@ public readonly struct Lanes128(Vector128<float> value) : ILanes<Lanes128>
         Lanes128 pairs = Min(value, new(Vector128.Shuffle(value._value, Vector128.Create(2, 3, 0, 1))));
         return Min(pairs, new(Vector128.Shuffle(pairs._value, Vector128.Create(1, 0, 3, 2))))._value.ToScalar();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float SumAcross(Lanes128 value) => (value._value[0] + value._value[2]) + (value._value[1] + value._value[3]);
 }

@@ -13,6 +13,8 @@ public readonly struct Lanes256(Vector256<float> value) : ILanes<Lanes256>
 
     private static Lanes256 FromInt(Vector256<int> value) => new(value.AsSingle());
 
+    internal Vector256<float> Value => _value;
+
     public static int Width => 8;
 
     public static string Name => "avx2";
@@ -66,6 +68,9 @@ public readonly struct Lanes256(Vector256<float> value) : ILanes<Lanes256>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 operator /(Lanes256 left, Lanes256 right) => new(left._value / right._value);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 MultiplyAdd(Lanes256 left, Lanes256 right, Lanes256 addend) => new(Fma.MultiplyAdd(left._value, right._value, addend._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 operator &(Lanes256 left, Lanes256 right) => new(left._value & right._value);
@@ -135,4 +140,7 @@ public readonly struct Lanes256(Vector256<float> value) : ILanes<Lanes256>
         Vector128<float> pairs = Sse.Min(fours, Sse.MoveHighToLow(fours, fours));
         return Sse.MinScalar(pairs, Sse.Shuffle(pairs, pairs, 1)).ToScalar();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float SumAcross(Lanes256 value) => Lanes128.SumAcross(new(value._value.GetLower() + value._value.GetUpper()));
 }

@@ -13,6 +13,8 @@ public readonly struct Lanes512(Vector512<float> value) : ILanes<Lanes512>
 
     private static Lanes512 FromInt(Vector512<int> value) => new(value.AsSingle());
 
+    internal Vector512<float> Value => _value;
+
     public static int Width => 16;
 
     public static string Name => "avx512";
@@ -57,6 +59,9 @@ public readonly struct Lanes512(Vector512<float> value) : ILanes<Lanes512>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 operator /(Lanes512 left, Lanes512 right) => new(left._value / right._value);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 MultiplyAdd(Lanes512 left, Lanes512 right, Lanes512 addend) => new(Avx512F.FusedMultiplyAdd(left._value, right._value, addend._value));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 operator &(Lanes512 left, Lanes512 right) => new(left._value & right._value);
@@ -111,4 +116,7 @@ public readonly struct Lanes512(Vector512<float> value) : ILanes<Lanes512>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float MinAcross(Lanes512 value) => Lanes256.MinAcross(new(Avx.Min(value._value.GetLower(), value._value.GetUpper())));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static float SumAcross(Lanes512 value) => Lanes256.SumAcross(new(Avx.Add(value._value.GetLower(), value._value.GetUpper())));
 }

@@ -1,17 +1,18 @@
 using System.Text.Json;
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model;
 
-/// <summary>One JSON object from a file, read strictly: rule HF-69.</summary>
-internal sealed class StrictJson
+/// <summary>One JSON object from a configuration file, read strictly: rule HF-69.</summary>
+internal sealed class ConfigJson
 {
     private readonly JsonElement _object;
     private readonly string _path;
     private readonly string _prefix;
 
-    private StrictJson(JsonElement element, string path, string prefix)
+    private ConfigJson(JsonElement element, string path, string prefix)
     {
         _object = element;
         _path = path;
@@ -21,35 +22,14 @@ internal sealed class StrictJson
     public IEnumerable<string> Keys => _object.EnumerateObject().Select(property => property.Name);
 
     /// <exception cref="QuantException">HF-69.</exception>
-    public static StrictJson Parse(ReadOnlySpan<byte> utf8, string path, Limits limits)
+    public static ConfigJson Parse(ReadOnlySpan<byte> utf8, string path, Limits limits)
     {
-        if (utf8.Length > limits.JsonFileBytes)
-        {
-            throw new QuantException(ErrorKind.Resource, "the file is too large")
-            {
-                Rule = ModelRules.Json, Path = path, Found = $"{utf8.Length} bytes", Expected = $"at most {limits.JsonFileBytes}",
-            };
-        }
-
-        try
-        {
-            CheckKeys(utf8, path, limits.JsonDepth);
-            Utf8JsonReader reader = new(utf8, new JsonReaderOptions { MaxDepth = limits.JsonDepth });
-            JsonElement root = JsonElement.ParseValue(ref reader);
-            if (root.ValueKind == JsonValueKind.Object) return new StrictJson(root, path, "");
-            throw new QuantException(ErrorKind.InvalidInput, "not a JSON object") { Rule = ModelRules.Json, Path = path, Found = root.ValueKind.ToString() };
-        }
-        catch (JsonException error)
-        {
-            throw new QuantException(ErrorKind.InvalidInput, $"not strict JSON (line {error.LineNumber + 1})", error)
-            {
-                Rule = ModelRules.Json, Path = path, Found = error.Message,
-            };
-        }
-        catch (InvalidOperationException error)
-        {
-            throw new QuantException(ErrorKind.InvalidInput, "a string is not valid Unicode", error) { Rule = ModelRules.Json, Path = path };
-        }
+        int length = utf8.Length;
+        StrictJson.Read(utf8, limits, StrictJson.Skip, problem => Refuse(problem, path, length, limits));
+        Utf8JsonReader reader = StrictJson.NewReader(utf8, limits.JsonDepth);
+        JsonElement root = JsonElement.ParseValue(ref reader);
+        if (root.ValueKind == JsonValueKind.Object) return new ConfigJson(root, path, "");
+        throw new QuantException(ErrorKind.InvalidInput, "not a JSON object") { Rule = ModelRules.Json, Path = path, Found = root.ValueKind.ToString() };
     }
 
     public bool Has(string key) => TryGet(key, out _);
@@ -88,10 +68,10 @@ internal sealed class StrictJson
         throw Wrong(key, value, "a string");
     }
 
-    public StrictJson? Object(string key)
+    public ConfigJson? Object(string key)
     {
         if (!TryGet(key, out JsonElement value)) return null;
-        if (value.ValueKind == JsonValueKind.Object) return new StrictJson(value, _path, $"{_prefix}{key}.");
+        if (value.ValueKind == JsonValueKind.Object) return new ConfigJson(value, _path, $"{_prefix}{key}.");
         throw Wrong(key, value, "an object");
     }
 
@@ -124,22 +104,20 @@ internal sealed class StrictJson
         Rule = ModelRules.Json, Path = _path, Tensor = _prefix + key, Found = value.GetRawText(), Expected = expected,
     };
 
-    private static void CheckKeys(ReadOnlySpan<byte> utf8, string path, int depth)
+    private static QuantException Refuse(JsonProblem problem, string path, int byteLength, Limits limits) => problem.Fault switch
     {
-        Utf8JsonReader reader = new(utf8, new JsonReaderOptions { MaxDepth = depth });
-        Stack<HashSet<string>> open = new();
-        while (reader.Read())
+        JsonFault.Size => new(ErrorKind.Resource, "the file is too large")
         {
-            if (reader.TokenType == JsonTokenType.StartObject) open.Push(new HashSet<string>(StringComparer.Ordinal));
-            else if (reader.TokenType == JsonTokenType.EndObject) open.Pop();
-            else if (reader.TokenType == JsonTokenType.String) reader.GetString();
-            else if (reader.TokenType == JsonTokenType.PropertyName && !open.Peek().Add(reader.GetString()!))
-            {
-                throw new QuantException(ErrorKind.InvalidInput, "a key occurs twice")
-                {
-                    Rule = ModelRules.Json, Path = path, Tensor = reader.GetString(), ByteOffset = reader.TokenStartIndex,
-                };
-            }
-        }
-    }
+            Rule = ModelRules.Json, Path = path, Found = $"{byteLength} bytes", Expected = $"at most {limits.JsonFileBytes}",
+        },
+        JsonFault.DuplicateName => new(ErrorKind.InvalidInput, "a key occurs twice")
+        {
+            Rule = ModelRules.Json, Path = path, Tensor = problem.Name, ByteOffset = problem.ByteOffset,
+        },
+        JsonFault.Utf8 => new(ErrorKind.InvalidInput, "a string is not valid Unicode", problem.Error) { Rule = ModelRules.Json, Path = path },
+        _ => new(ErrorKind.InvalidInput, $"not strict JSON (line {(problem.Error as JsonException)?.LineNumber + 1})", problem.Error)
+        {
+            Rule = ModelRules.Json, Path = path, Found = problem.Error?.Message,
+        },
+    };
 }

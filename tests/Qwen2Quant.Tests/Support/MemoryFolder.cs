@@ -2,11 +2,12 @@ using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Safetensors;
 
-namespace Qwen2Quant.Tests.Safetensors;
+namespace Qwen2Quant.Tests.Support;
 
-/// <summary>A folder <c>model</c> in memory that counts the files open at a time.</summary>
-internal sealed class MemoryFolder : IFileLayer
+/// <summary>A folder in memory, for readers only, that counts the files open at a time. A path means the file of its last part, whatever comes before it.</summary>
+public sealed class MemoryFolder : IFileLayer
 {
+    /// <summary>The path under which it is found as a folder.</summary>
     public const string Path = "model";
 
     private readonly Lock _lock = new();
@@ -24,8 +25,7 @@ internal sealed class MemoryFolder : IFileLayer
 
     public MemoryFolder With(string name, byte[] bytes)
     {
-        _files[name] = bytes;
-        _times[name] = DateTime.UnixEpoch;
+        this[name] = bytes;
         return this;
     }
 
@@ -33,7 +33,7 @@ internal sealed class MemoryFolder : IFileLayer
 
     public MemoryFolder Without(string name)
     {
-        _files.Remove(name);
+        _files.Remove(Name(name));
         return this;
     }
 
@@ -51,7 +51,11 @@ internal sealed class MemoryFolder : IFileLayer
         return plan.Index is null ? this : With(SafetensorsPlan.IndexFileName, plan.Index);
     }
 
-    public byte[] this[string name] => _files[name];
+    public byte[] this[string name]
+    {
+        get => _files[Name(name)];
+        set => (_files[Name(name)], _times[Name(name)]) = (value, DateTime.UnixEpoch);
+    }
 
     public void Touch(string name) => _times[name] = DateTime.UnixEpoch.AddSeconds(1);
 
