@@ -65,7 +65,7 @@ internal static class Ceilings
             }, context.Cancellation);
             return new("disk", "write", options.DiskBytes / seconds / 1e9, "GB/s");
         }
-        catch (Exception error) when (PendingOutput.IsDiskFailure(error))
+        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             throw PendingOutput.Failed(path, error);
         }
