@@ -36,7 +36,6 @@ internal static class Block32
     }
 
     /// <summary><see cref="Extreme"/> of each of at most <see cref="Batch"/> blocks: the greatest or the least value, whichever is farther from zero.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Extremes<T>(ref readonly float values, int blockCount, Span<float> extremes) where T : unmanaged, ILanes<T>
     {
         Span<float> lows = stackalloc float[Batch];

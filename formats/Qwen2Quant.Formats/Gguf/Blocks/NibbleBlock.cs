@@ -142,10 +142,21 @@ internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : str
 
         Block32.Scale<T>(ref scales[0], ref inverses[0], ref halves[0]);
         if (TFormat.HasMinimum) HalfRows.Narrow(minima, minimumHalves);
-        float rounding = TFormat.HasMinimum ? 0.5f : Zero + 0.5f;
+        StoreCodes<T>(in from, blockCount, inverses, minima, halves, minimumHalves, ref blocks);
+    }
+
+    // Apart from the scales: with them the compiler runs out of its budget for inlining within the innermost loop.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void StoreCodes<T>(
+        ref readonly float from, int blockCount, ReadOnlySpan<float> inverses, ReadOnlySpan<float> minima, ReadOnlySpan<ushort> halves, ReadOnlySpan<ushort> minimumHalves,
+        ref byte blocks) where T : unmanaged, ILanes<T>
+    {
+        (int blockBytes, int fifthBitOffset, int nibbleOffset) = (BlockBytes, FifthBitOffset, NibbleOffset);
+        (float rounding, float limit) = (TFormat.HasMinimum ? 0.5f : Zero + 0.5f, CodeCount - 1);
         for (int b = 0; b < blockCount; b++)
         {
-            ref byte block = ref Unsafe.Add(ref blocks, b * BlockBytes);
+            ref byte block = ref Unsafe.Add(ref blocks, b * blockBytes);
+            ref byte nibbles = ref Unsafe.Add(ref block, nibbleOffset);
             Unsafe.WriteUnaligned(ref block, halves[b]);
             if (TFormat.HasMinimum) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, 2), minimumHalves[b]);
             T shift = T.Broadcast(TFormat.HasMinimum ? minima[b] : 0);
@@ -153,12 +164,12 @@ internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : str
             uint fifthBits = 0;
             for (int j = 0; j < 16; j += T.Width)
             {
-                T low = Block32.Codes(Block32.At<T>(ref from, (b * 32) + j), shift, inverse, rounding, CodeCount - 1);
-                T high = Block32.Codes(Block32.At<T>(ref from, (b * 32) + j + 16), shift, inverse, rounding, CodeCount - 1);
-                fifthBits |= Block32.StoreNibbles(low, high, j, ref Unsafe.Add(ref block, NibbleOffset));
+                T low = Block32.Codes(Block32.At<T>(in from, (b * 32) + j), shift, inverse, rounding, limit);
+                T high = Block32.Codes(Block32.At<T>(in from, (b * 32) + j + 16), shift, inverse, rounding, limit);
+                fifthBits |= Block32.StoreNibbles(low, high, j, ref nibbles);
             }
 
-            if (TFormat.CodeBits == 5) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, FifthBitOffset), fifthBits);
+            if (TFormat.CodeBits == 5) Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, fifthBitOffset), fifthBits);
         }
     }
 
