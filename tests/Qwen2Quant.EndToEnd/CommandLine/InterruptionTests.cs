@@ -20,6 +20,12 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
     [InlineData(Terminate)]
     public void ASignalStopsItAndNothingIsLeft(int signal)
     {
+        if (IsIgnoredHere(signal))
+        {
+            print.WriteLine($"signal {signal} is ignored here, as in a background job without job control, and programs inherit that: not tested");
+            return;
+        }
+
         string output = _folder.File("m.gguf");
         CliCommand command = Quantize(output);
         using Process process = command.Start();
@@ -90,9 +96,22 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
         command.Finish(first, text, error).Expect(128 + Terminate);
     }
 
+    /// <summary>True when the tests were started with the signal ignored (<c>SigIgn</c> of the process, proc(5)); it stays so through exec.</summary>
+    private static bool IsIgnoredHere(int signal)
+    {
+        const string status = "/proc/self/status", field = "SigIgn:";
+        if (!File.Exists(status)) return false;
+        string mask = File.ReadLines(status).First(line => line.StartsWith(field, StringComparison.Ordinal))[field.Length..].Trim();
+        return ((Convert.ToUInt64(mask, 16) >> (signal - 1)) & 1) != 0;
+    }
+
     private CliCommand Quantize(string output) => Quantize(output, model.LargePath, "Q6_K");
 
-    private static CliCommand Quantize(string output, string source, string type) => new("quantize", source, "--to", $"gguf:{type}", "--out", output, "--threads", "1", "--quiet");
+    /// <summary>A conversion with scalar kernels: the bytes are the same, and it takes long enough to be caught at work.</summary>
+    private static CliCommand Quantize(string output, string source, string type) => new("quantize", source, "--to", $"gguf:{type}", "--out", output, "--threads", "1", "--quiet")
+    {
+        Environment = new Dictionary<string, string> { ["QWEN2QUANT_SIMD"] = "scalar" },
+    };
 
     [LibraryImport("libc", EntryPoint = "kill")]
     private static partial int Kill(int processId, int signal);
