@@ -57,9 +57,6 @@ public sealed class Checkpoint : IDisposable
     /// <summary>The tokenizer; read on first use, since only some verbs need it.</summary>
     public TokenizerDefinition Tokenizer => _tokenizer.Value;
 
-    /// <summary>True when a tensor is stored in a quantized type.</summary>
-    public bool IsQuantized => Raw.Tensors.Any(entry => entry.Type.IsQuantized);
-
     /// <summary>What the container is, for people.</summary>
     public string ContainerName => Gguf is { } gguf
         ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"

@@ -1,3 +1,5 @@
+using Qwen2Quant.Model;
+
 namespace Qwen2Quant.Benchmarks.RandomModels;
 
 /// <summary>Dimensions of a published Qwen2 or Qwen2.5 model, as its config.json gives them.</summary>
@@ -18,4 +20,21 @@ public sealed record ModelShape(
     ];
 
     public int KeyValueSize => HiddenSize / HeadCount * KeyValueHeadCount;
+
+    /// <summary>The configuration that a checkpoint of this shape has.</summary>
+    public Qwen2Config ToConfig() => new()
+    {
+        VocabSize = VocabularySize,
+        HiddenSize = HiddenSize,
+        IntermediateSize = IntermediateSize,
+        NumHiddenLayers = LayerCount,
+        NumAttentionHeads = HeadCount,
+        NumKeyValueHeads = KeyValueHeadCount,
+        HeadDim = HiddenSize / HeadCount,
+        MaxPositionEmbeddings = ContextLength,
+        MaxWindowLayers = LayerCount,
+        RopeTheta = RopeTheta,
+        TieWordEmbeddings = TieWordEmbeddings,
+        TorchDtype = "bfloat16",
+    };
 }

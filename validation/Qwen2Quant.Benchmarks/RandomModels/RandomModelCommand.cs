@@ -1,18 +1,16 @@
-using System.Buffers;
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Safetensors;
+using Qwen2Quant.Model.Tokenization;
 
 namespace Qwen2Quant.Benchmarks.RandomModels;
 
 /// <summary>Writes a checkpoint of random weights with the names, shapes and files of a published one.</summary>
 public static class RandomModelCommand
 {
-    private const long DefaultShardBytes = 5_000_000_000;
-
     private static readonly string[] TokenizerFiles =
-        ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja"];
+        [.. TokenizerFolder.FileNames, "generation_config.json"];
 
     public static void Run(CommandArguments arguments)
     {
@@ -25,7 +23,7 @@ public static class RandomModelCommand
         if (format is not ("safetensors" or "gguf")) throw new UsageException($"no format '{format}': safetensors, gguf");
         ulong seed = arguments.Number("--seed", 1UL, 0UL);
         int threadCount = arguments.Number("--threads", 2, 1);
-        long shardBytes = arguments.Number("--shard-size", format == "gguf" ? long.MaxValue : DefaultShardBytes, 1L);
+        long shardBytes = arguments.Number("--shard-size", format == "gguf" ? long.MaxValue : SafetensorsPlan.DefaultShardBytes, 1L);
         if (format == "gguf" && shardBytes != long.MaxValue) throw new UsageException("--shard-size is for safetensors");
         string? tokenizer = arguments.Text("--tokenizer");
         arguments.Finish(0);
@@ -50,41 +48,12 @@ public static class RandomModelCommand
     private static IReadOnlyList<PlannedFile> PlanSafetensors(RandomModel model, ModelShape shape, string? tokenizer, long shardBytes, string folder)
     {
         (IReadOnlyList<PlannedFile> files, byte[]? index) = Planning.Safetensors(model.Tensors, shardBytes);
-        File.WriteAllBytes(Path.Combine(folder, "config.json"), Config(shape));
+        File.WriteAllBytes(Path.Combine(folder, "config.json"), shape.ToConfig().ToJson());
         if (index is not null) File.WriteAllBytes(Path.Combine(folder, "model.safetensors.index.json"), index);
         if (tokenizer is null) return files;
         string[] present = [.. TokenizerFiles.Where(name => File.Exists(Path.Combine(tokenizer, name)))];
         if (present.Length == 0) throw new IOException($"'{tokenizer}' holds no tokenizer");
         foreach (string name in present) File.Copy(Path.Combine(tokenizer, name), Path.Combine(folder, name));
         return files;
-    }
-
-    private static byte[] Config(ModelShape shape)
-    {
-        ArrayBufferWriter<byte> json = new();
-        using (Utf8JsonWriter writer = new(json, new JsonWriterOptions { Indented = true }))
-        {
-            writer.WriteStartObject();
-            writer.WriteStartArray("architectures");
-            writer.WriteStringValue("Qwen2ForCausalLM");
-            writer.WriteEndArray();
-            writer.WriteString("model_type", "qwen2");
-            writer.WriteString("hidden_act", "silu");
-            writer.WriteNumber("hidden_size", shape.HiddenSize);
-            writer.WriteNumber("intermediate_size", shape.IntermediateSize);
-            writer.WriteNumber("num_hidden_layers", shape.LayerCount);
-            writer.WriteNumber("num_attention_heads", shape.HeadCount);
-            writer.WriteNumber("num_key_value_heads", shape.KeyValueHeadCount);
-            writer.WriteNumber("vocab_size", shape.VocabularySize);
-            writer.WriteNumber("max_position_embeddings", ModelShape.ContextLength);
-            writer.WriteNumber("rms_norm_eps", ModelShape.RmsNormEpsilon);
-            writer.WriteNumber("rope_theta", ModelShape.RopeTheta);
-            writer.WriteBoolean("tie_word_embeddings", shape.TieWordEmbeddings);
-            writer.WriteBoolean("use_sliding_window", false);
-            writer.WriteString("torch_dtype", "bfloat16");
-            writer.WriteEndObject();
-        }
-
-        return json.WrittenSpan.ToArray();
     }
 }
