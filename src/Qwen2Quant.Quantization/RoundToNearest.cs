@@ -1,4 +1,5 @@
 using System.Globalization;
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
@@ -10,7 +11,7 @@ public sealed class RoundToNearest : ISolver
 {
     public string Name => "rtn";
 
-    public bool Supports(ElementType type, Effort effort) => type.CanEncode && effort == Effort.Reference;
+    public bool Supports(ElementType type, Effort effort) => type.CanEncode;
 
     public void Encode(RowSlab slab, ElementType type, Effort effort, Span<byte> encoded, ErrorSums? errors = null)
     {
@@ -22,7 +23,7 @@ public sealed class RoundToNearest : ISolver
             ReadOnlySpan<float> values = slab.Values.Slice(row * slab.RowLength, slab.RowLength);
             // The row is in the cache for the encoder that follows.
             if (!(FiniteCheck.LargestMagnitude(values) <= type.LargestMagnitude)) throw OutOfRange(slab, row, type);
-            type.EncodeRow(values, slab.Importance, encoded.Slice(row * rowBytes, rowBytes));
+            type.EncodeRow(values, slab.Importance, effort, encoded.Slice(row * rowBytes, rowBytes));
         }
 
         errors?.Add(slab, type, encoded);

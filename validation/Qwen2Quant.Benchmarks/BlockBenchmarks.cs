@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using BenchmarkDotNet.Attributes;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
@@ -37,7 +38,7 @@ public class BlockEncoding
         for (int slab = 0; slab < ValueCount / SlabValues; slab++)
         {
             BFloat16Rows.Widen(_source.AsSpan(slab * SlabValues, SlabValues), _slab);
-            _type.EncodeRow(_slab, [], _blocks.AsSpan(slab * slabBytes, slabBytes));
+            _type.EncodeRow(_slab, [], Effort.Reference, _blocks.AsSpan(slab * slabBytes, slabBytes));
         }
     }
 }

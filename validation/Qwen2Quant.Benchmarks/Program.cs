@@ -1,5 +1,6 @@
 using BenchmarkDotNet.Running;
 using Qwen2Quant.Benchmarks;
+using Qwen2Quant.Benchmarks.Encoders;
 using Qwen2Quant.Benchmarks.RandomModels;
 using Qwen2Quant.Core.Errors;
 
@@ -9,6 +10,8 @@ const string usage = """
                writes a Qwen2 checkpoint of random BF16 weights
            llama-quantize IN.gguf OUT.gguf TYPE [--threads N] [--pure] [--allow-requantize]
                runs llama.cpp's own quantizer and prints how long it took until the output was on the disk
+           encoders [--types A,B] [--efforts fast,normal,high] [--model SAFETENSORS-FOLDER] [--rows gaussian,laplace,outliers] [--time]
+               error and speed of the block encoders against ggml's
            tokenizer [--tokenizer DIR]
                tokens per second of the tokenizer on English prose and on mixed text; by default with Qwen2.5's vocabulary
            micro [BenchmarkDotNet's options]
@@ -24,6 +27,9 @@ try
             return 0;
         case "llama-quantize":
             LlamaQuantizeCommand.Run(new CommandArguments(args[1..]));
+            return 0;
+        case "encoders":
+            EncoderCommand.Run(new CommandArguments(args[1..]));
             return 0;
         case "tokenizer":
             TokenizerCommand.Run(new CommandArguments(args[1..]));

@@ -17,7 +17,7 @@ public interface IQuantGrid
     GridShape Shape { get; }
 
     /// <summary>Fits the parameters of one block to its values. <paramref name="importance"/> is empty or one weight for each value.</summary>
-    void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters);
+    void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters);
 
     /// <summary>The levels of sub-block <paramref name="subBlock"/> under stored parameters.</summary>
     Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock);

@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 
 namespace Qwen2Quant.Core.Tensors;
@@ -38,8 +39,9 @@ public abstract class ElementType
     /// Encodes one whole row, or whole blocks of it for types whose parameters are block-local.
     /// <paramref name="importance"/> is empty or one non-negative weight for each value.
     /// </summary>
+    /// <param name="effort">How hard a type that has a choice looks for a small error, the sum of importance x squared difference.</param>
     /// <exception cref="NotSupportedException"><see cref="CanEncode"/> is false.</exception>
-    public virtual void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+    public virtual void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) =>
         throw new NotSupportedException($"{Name} cannot be written");
 
     /// <summary>The refusal to read values of a type without a decoder; <paramref name="tensor"/> is the one that was asked for.</summary>

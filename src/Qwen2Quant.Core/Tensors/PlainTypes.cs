@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Numerics;
 
@@ -59,7 +60,7 @@ public static class PlainTypes
             blocks.CopyTo(MemoryMarshal.AsBytes(values));
         }
 
-        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
         {
             CheckLengths(this, blocks, row.Length);
             MemoryMarshal.AsBytes(row).CopyTo(blocks);
@@ -81,7 +82,7 @@ public static class PlainTypes
             SixteenBitRows<TFormat>.Widen(Simd.Level, MemoryMarshal.Cast<byte, ushort>(blocks), values);
         }
 
-        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+        public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
         {
             CheckLengths(this, blocks, row.Length);
             SixteenBitRows<TFormat>.Narrow(Simd.Level, row, MemoryMarshal.Cast<byte, ushort>(blocks));

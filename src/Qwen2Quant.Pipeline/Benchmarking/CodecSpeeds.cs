@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline.Running;
@@ -23,7 +24,7 @@ internal static class CodecSpeeds
         foreach (ElementType type in GgmlTypes.All.Select(type => type.Element).Where(type => type.CanEncode || (type.CanDecode && type.IsQuantized)))
         {
             byte[] blocks = new byte[type.ByteCount(ValueCount)];
-            if (type.CanEncode) Add(EncodeName(type), () => type.EncodeRow(weights, [], blocks));
+            if (type.CanEncode) Add(EncodeName(type), () => type.EncodeRow(weights, [], Effort.Reference, blocks));
             else random.NextBytes(blocks);
             if (type.CanDecode) Add(DecodeName(type), () => type.Decode(blocks, decoded));
         }

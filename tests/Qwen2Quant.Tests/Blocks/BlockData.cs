@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using System.Buffers.Binary;
 using System.Globalization;
 using System.Runtime.InteropServices;
@@ -71,11 +72,11 @@ internal static class BlockData
         return blocks;
     }
 
-    public static byte[] Encode(ElementType type, float[] rows, int rowLength, float[] importance)
+    public static byte[] Encode(ElementType type, float[] rows, int rowLength, float[] importance, Effort effort = Effort.Reference)
     {
         byte[] encoded = new byte[type.ByteCount(rows.Length)];
         int rowBytes = (int)type.ByteCount(rowLength);
-        for (int row = 0; row < rows.Length / rowLength; row++) type.EncodeRow(rows.AsSpan(row * rowLength, rowLength), importance, encoded.AsSpan(row * rowBytes, rowBytes));
+        for (int row = 0; row < rows.Length / rowLength; row++) type.EncodeRow(rows.AsSpan(row * rowLength, rowLength), importance, effort, encoded.AsSpan(row * rowBytes, rowBytes));
         return encoded;
     }
 

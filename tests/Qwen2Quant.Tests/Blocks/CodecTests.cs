@@ -11,7 +11,7 @@ public class CodecTests(ITestOutputHelper output)
 
     [Fact]
     public void Every_type_that_encodes_has_a_codec() =>
-        Assert.Equal(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q8_0"], BlockData.BlockTypes.Where(type => type.CanEncode && type.Codec is not null).Select(type => type.Name).Order());
+        Assert.DoesNotContain(BlockData.BlockTypes, type => type.CanEncode != type.Codec is not null);
 
     [Theory]
     [MemberData(nameof(Codecs))]
@@ -92,7 +92,7 @@ public class CodecTests(ITestOutputHelper output)
         float[] rounded = new float[values.Length];
         for (int start = 0; start < values.Length; start += shape.BlockLength)
         {
-            codec.Fit(values.AsSpan(start, shape.BlockLength), weights.Length == 0 ? [] : weights.AsSpan(start, shape.BlockLength), parameters);
+            codec.Fit(values.AsSpan(start, shape.BlockLength), weights.Length == 0 ? [] : weights.AsSpan(start, shape.BlockLength), Effort.Reference, parameters);
             for (int i = 0; i < shape.BlockLength; i++)
             {
                 Levels levels = codec.GetLevels(parameters, i / shape.SubBlockLength);

@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Numerics;
@@ -134,6 +135,6 @@ public class DecoderTests
         Assert.Throws<ArgumentException>(() => type.Decode(new byte[type.BytesPerBlock], new float[type.ValuesPerBlock - 1]));
         Assert.Throws<ArgumentException>(() => type.Decode(new byte[type.BytesPerBlock - 1], new float[type.ValuesPerBlock]));
         Assert.Throws<ArgumentException>(() => type.Decode(new byte[2 * type.BytesPerBlock], new float[type.ValuesPerBlock]));
-        Assert.Throws<ArgumentException>(() => type.EncodeRow(new float[type.ValuesPerBlock], [], new byte[type.BytesPerBlock + 1]));
+        Assert.Throws<ArgumentException>(() => type.EncodeRow(new float[type.ValuesPerBlock], [], Effort.Reference, new byte[type.BytesPerBlock + 1]));
     }
 }

@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
 
@@ -128,7 +129,7 @@ public class RowConversionTests
         foreach (ElementType type in new[] { PlainTypes.F32, PlainTypes.F16, PlainTypes.BF16, PlainTypes.F64, PlainTypes.I8 })
         {
             Assert.Throws<ArgumentException>(() => type.Decode(new byte[3 * type.BytesPerBlock], new float[4]));
-            if (type.CanEncode) Assert.Throws<ArgumentException>(() => type.EncodeRow(new float[4], [], new byte[(4 * type.BytesPerBlock) + 1]));
+            if (type.CanEncode) Assert.Throws<ArgumentException>(() => type.EncodeRow(new float[4], [], Effort.Reference, new byte[(4 * type.BytesPerBlock) + 1]));
         }
     }
 

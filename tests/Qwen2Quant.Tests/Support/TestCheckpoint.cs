@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Safetensors;
@@ -48,7 +49,7 @@ public static class TestCheckpoint
                 for (int i = 0; i < values.Length; i++) values[i] = (isNorm ? 1 : 0) + (float)((random.NextDouble() - 0.5) * 0.2);
                 edit?.Invoke(tensor.Tensor.Name, values);
                 byte[] bytes = new byte[tensor.Tensor.ByteLength];
-                PlainTypes.BF16.EncodeRow(values, default, bytes);
+                PlainTypes.BF16.EncodeRow(values, default, Effort.Reference, bytes);
                 file.Write(tensor.ByteOffset, bytes);
             }
         }

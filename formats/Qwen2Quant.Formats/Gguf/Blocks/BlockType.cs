@@ -23,10 +23,11 @@ public abstract class BlockType : ElementType
     /// <exception cref="ArgumentException">The lengths are not those of the same number of whole blocks.</exception>
     public sealed override void Decode(ReadOnlySpan<byte> blocks, Span<float> values) => Decode(Simd.Level, blocks, values);
 
-    /// <summary>Encodes as ggml's <c>quantize_chunk</c> does without its importance matrix, or with it where one is given.</summary>
+    /// <summary>Encodes one row. <see cref="Effort.Reference"/> gives the bytes of ggml's <c>quantize_chunk</c>, without its importance matrix or with it.</summary>
     /// <exception cref="ArgumentException">The lengths are not those of the same number of whole blocks.</exception>
     /// <exception cref="NotSupportedException"><see cref="ElementType.CanEncode"/> is false.</exception>
-    public sealed override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) => EncodeRow(Simd.Level, row, importance, blocks);
+    public sealed override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) =>
+        EncodeRow(Simd.Level, row, importance, effort, blocks);
 
     internal void Decode(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values)
     {
@@ -34,16 +35,16 @@ public abstract class BlockType : ElementType
         if (values.Length > 0) DecodeBlocks(level, blocks, values);
     }
 
-    internal void EncodeRow(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks)
+    internal void EncodeRow(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
     {
         CheckLengths(row.Length, blocks.Length);
         if (importance.Length != 0 && importance.Length != row.Length) throw new ArgumentException($"{importance.Length} weights for {row.Length} values", nameof(importance));
-        if (row.Length > 0) EncodeBlocks(level, row, importance, blocks);
+        if (row.Length > 0) EncodeBlocks(level, row, importance, effort, blocks);
     }
 
     private protected abstract void DecodeBlocks(SimdLevel level, ReadOnlySpan<byte> blocks, Span<float> values);
 
-    private protected virtual void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
+    private protected virtual void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) =>
         throw new NotSupportedException($"{Name} cannot be written");
 
     private void CheckLengths(int valueCount, int byteCount)

@@ -6,7 +6,7 @@ using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
-/// <summary>A block format that is written: its grid, its layout, and the reference encoder of a few blocks together.</summary>
+/// <summary>A block format that is written: its grid, its layout, and the encoder of a few blocks together.</summary>
 internal interface ICodecFormat : IBlockFormat
 {
     /// <summary>Blocks encoded together.</summary>
@@ -18,9 +18,9 @@ internal interface ICodecFormat : IBlockFormat
 
     /// <summary>Encodes at most <see cref="BatchBlocks"/> blocks. <paramref name="importance"/> is empty or one weight for each value.</summary>
     /// <param name="rowVariance">Mean square of the whole row, 0 without importance.</param>
-    static abstract void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>;
+    static abstract void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>;
 
-    static abstract void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters);
+    static abstract void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters);
 
     static abstract Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock);
 
@@ -29,7 +29,7 @@ internal interface ICodecFormat : IBlockFormat
     static abstract void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters);
 }
 
-/// <summary>A block type whose reference encoder runs at the chosen vector width.</summary>
+/// <summary>A block type whose encoder runs at the chosen vector width.</summary>
 internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
 {
     public override bool CanEncode => true;
@@ -38,11 +38,11 @@ internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IB
 
     public GridShape Shape => TFormat.Shape;
 
-    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
+    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
         CheckLength(block.Length, TFormat.BlockValues, nameof(block));
         if (importance.Length != 0) CheckLength(importance.Length, TFormat.BlockValues, nameof(importance));
-        TFormat.Fit(block, importance, parameters);
+        TFormat.Fit(block, importance, effort, parameters);
     }
 
     public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => TFormat.GetLevels(parameters, subBlock);
@@ -63,8 +63,8 @@ internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IB
 
     internal override string EncoderNameAt(SimdLevel level) => ChooseEncoder(level).Name;
 
-    private protected override void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) =>
-        ChooseEncoder(level).Run(row, importance, blocks);
+    private protected override void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) =>
+        ChooseEncoder(level).Run(row, importance, effort, blocks);
 
     private static Encoder ChooseEncoder(SimdLevel level) =>
         level >= SimdLevel.Avx512 ? Encoder.Of<Lanes512>()
@@ -72,7 +72,7 @@ internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IB
         : level >= SimdLevel.Vector128 ? Encoder.Of<Lanes128>()
         : Encoder.Of<Lanes1>();
 
-    private static void EncodeBlocks<T>(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Span<byte> blocks) where T : unmanaged, ILanes<T>
+    private static void EncodeBlocks<T>(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) where T : unmanaged, ILanes<T>
     {
         float rowVariance = importance.IsEmpty ? 0 : MeanSquare(row);
         int batchValues = TFormat.BatchBlocks * TFormat.BlockValues;
@@ -80,7 +80,7 @@ internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IB
         {
             int length = Math.Min(batchValues, row.Length - start);
             ref byte to = ref Unsafe.Add(ref MemoryMarshal.GetReference(blocks), start / TFormat.BlockValues * TFormat.BlockBytes);
-            TFormat.EncodeBatch<T>(row.Slice(start, length), importance.IsEmpty ? importance : importance.Slice(start, length), rowVariance, ref to);
+            TFormat.EncodeBatch<T>(row.Slice(start, length), importance.IsEmpty ? importance : importance.Slice(start, length), rowVariance, effort, ref to);
         }
     }
 
@@ -100,7 +100,7 @@ internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IB
     private readonly struct Encoder
     {
         public string Name { get; private init; }
-        public delegate*<ReadOnlySpan<float>, ReadOnlySpan<float>, Span<byte>, void> Run { get; private init; }
+        public delegate*<ReadOnlySpan<float>, ReadOnlySpan<float>, Effort, Span<byte>, void> Run { get; private init; }
 
         public static Encoder Of<T>() where T : unmanaged, ILanes<T> => new() { Name = T.Name, Run = &EncodeBlocks<T> };
     }

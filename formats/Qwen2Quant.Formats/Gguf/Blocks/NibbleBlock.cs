@@ -23,7 +23,7 @@ internal interface INibbleFormat
 /// ggml's <c>block_q4_0</c>, <c>q4_1</c>, <c>q5_0</c> and <c>q5_1</c>: half d, half m where the format has a minimum, 32 fifth bits where it has 5, 16 bytes of nibbles.
 /// Value <c>(q - 2^(bits - 1)) * d</c> or <c>q * d + m</c>.
 /// </summary>
-internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : struct, INibbleFormat
+internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat where TFormat : struct, INibbleFormat
 {
     public static string Name => TFormat.Name;
     public static int BlockValues => 32;
@@ -50,14 +50,16 @@ internal readonly struct NibbleBlock<TFormat> : ICodecFormat where TFormat : str
         else Block32.Decode<T>(in nibbles, Zero, step, origin, ref values);
     }
 
-    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>
+    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
-        if (importance.IsEmpty) EncodeBatch<T>(values, ref blocks);
+        if (effort != Effort.Reference && TFormat.HasMinimum) SearchAffine<T>(values, importance, effort, ref blocks);
+        else if (effort != Effort.Reference) SearchSymmetric<T>(values, importance, effort, ref blocks);
+        else if (importance.IsEmpty) EncodeBatch<T>(values, ref blocks);
         else EncodeWeighted<T>(values, importance, rowVariance, ref blocks);
     }
 
     /// <summary>Without a minimum the value of largest magnitude lies on code 0, and d takes the sign that this asks for.</summary>
-    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
         (float scale, float minimum) = (0, 0);
         if (importance.IsEmpty)

@@ -47,7 +47,7 @@ internal readonly struct Q6_K : ICodecFormat
     }
 
     /// <summary>Weights of the search are x^2, or the importance itself, without ggml's usual square root.</summary>
-    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks) where T : unmanaged, ILanes<T>
+    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
         Span<float> inverses = stackalloc float[SubBlocks];
         Span<float> parameters = stackalloc float[1 + SubBlocks];
@@ -76,7 +76,7 @@ internal readonly struct Q6_K : ICodecFormat
         Pack<T>(ref codes[0], parameters, ref blocks);
     }
 
-    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters)
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
         Span<float> inverses = stackalloc float[SubBlocks];
         if (!FindScales<Lanes1>(block, importance, inverses, parameters)) parameters.Clear();

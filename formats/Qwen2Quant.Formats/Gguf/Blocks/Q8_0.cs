@@ -24,7 +24,7 @@ internal readonly struct Q8_0 : ICodecFormat
         for (int j = 0; j < 32; j += T.Width) T.Store(T.ToFloat(T.LoadSBytes(ref ByteAt(in block, 2 + j))) * scale, ref Unsafe.Add(ref values, j));
     }
 
-    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, ref byte blocks)
+    public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks)
         where T : unmanaged, ILanes<T>
     {
         ref float from = ref MemoryMarshal.GetReference(values);
@@ -47,7 +47,7 @@ internal readonly struct Q8_0 : ICodecFormat
         }
     }
 
-    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Span<float> parameters) =>
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters) =>
         parameters[0] = (float)(Half)(Block32.Peak<Lanes1>(in block[0]) / 127);
 
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0], 256, CodeOffset);

@@ -1,6 +1,6 @@
-namespace Qwen2Quant.Quantization;
+namespace Qwen2Quant.Core.Encoding;
 
-/// <summary>How much time a solver may spend on a lower error.</summary>
+/// <summary>How much time an encoder or a solver may spend on a lower error.</summary>
 public enum Effort
 {
     /// <summary>llama.cpp's own path, byte for byte, where the type has one.</summary>
