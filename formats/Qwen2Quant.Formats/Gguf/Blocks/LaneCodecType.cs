@@ -30,11 +30,11 @@ internal interface ICodecFormat : IBlockFormat
 }
 
 /// <summary>A block type whose encoder runs at the chosen vector width.</summary>
-internal sealed unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
+internal unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
 {
     public override bool CanEncode => true;
     public override float LargestMagnitude => TFormat.LargestMagnitude;
-    public override IBlockCodec Codec => this;
+    public sealed override IBlockCodec Codec => this;
 
     public GridShape Shape => TFormat.Shape;
 
