@@ -50,7 +50,10 @@ internal static class BenchVerb
             output.WriteLine(group.Key + ":");
             foreach (BenchmarkFigure figure in group)
             {
-                output.WriteLine($"  {figure.Name,-24}{Format.Number(figure.Value, figure.Value < 100 ? "0.00" : "0"),12} {figure.Unit}");
+                string ceilings = figure is { MemoryShare: { } memory, OperationsPerValue: { } operations }
+                    ? $"{Format.Number(100 * memory, "0.0"),8} % of copying{Format.Number(operations, "0"),10} FLOP of the matrix product a value"
+                    : "";
+                output.WriteLine($"  {figure.Name,-26}{Format.Number(figure.Value, figure.Value < 100 ? "0.00" : "0"),10} {figure.Unit}{ceilings}");
             }
         }
     }

@@ -14,7 +14,14 @@ public enum BenchmarkGroup
 
 /// <summary>One measured speed.</summary>
 /// <param name="Group">Lower-case name of its <see cref="BenchmarkGroup"/>.</param>
-public sealed record BenchmarkFigure(string Group, string Name, double Value, string Unit);
+public sealed record BenchmarkFigure(string Group, string Name, double Value, string Unit)
+{
+    /// <summary>Bytes that a codec reads and writes as a share of what copying moves in the same time (0..1); null for other figures.</summary>
+    public double? MemoryShare { get; init; }
+
+    /// <summary>Operations of the machine's matrix product in the time of one value; null for other figures.</summary>
+    public double? OperationsPerValue { get; init; }
+}
 
 /// <summary>How much is measured; the defaults take about ten seconds.</summary>
 public sealed record BenchmarkOptions

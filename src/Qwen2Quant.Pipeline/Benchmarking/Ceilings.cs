@@ -12,8 +12,8 @@ internal static class Ceilings
     private const int MatrixSize = 1024;
     private const int PieceBytes = 1 << 20;
 
-    /// <summary>F32 products of square matrices that stay in the caches, on one thread and on all.</summary>
-    public static IReadOnlyList<BenchmarkFigure> MatrixProducts(BenchmarkOptions options, RunContext context)
+    /// <summary>F32 products of square matrices that stay in the caches.</summary>
+    public static BenchmarkFigure MatrixProduct(int threads, BenchmarkOptions options, RunContext context)
     {
         float[] left = new float[MatrixSize * MatrixSize], result = new float[MatrixSize * MatrixSize];
         Random random = new(1);
@@ -21,15 +21,21 @@ internal static class Ceilings
         MatrixProductPanels right = new(MatrixSize, MatrixSize);
         right.Pack(left, 0);
         const double operations = 2.0 * MatrixSize * MatrixSize * MatrixSize;
-        List<BenchmarkFigure> figures = [];
-        foreach (int threads in new[] { 1, context.Threads }.Distinct())
-        {
-            WorkerTeam team = new(threads);
-            double seconds = BestOf.Seconds(5 * options.Budget, () => MatrixProduct.Multiply(left, MatrixSize, right, result, team), context.Cancellation);
-            figures.Add(new("matmul", $"f32.threads-{threads}", operations / seconds / 1e9, "GFLOP/s"));
-        }
+        WorkerTeam team = new(threads);
+        double seconds = BestOf.Seconds(5 * options.Budget, () => Core.Numerics.MatrixProduct.Multiply(left, MatrixSize, right, result, team), context.Cancellation);
+        return new("matmul", $"f32.threads-{threads}", operations / seconds / 1e9, "GFLOP/s");
+    }
 
-        return figures;
+    /// <summary>Copying between two buffers that stay in a core's caches, on one thread.</summary>
+    public static BenchmarkFigure CachedCopy(int byteCount, BenchmarkOptions options, RunContext context)
+    {
+        const int repeats = 32;
+        byte[] source = new byte[byteCount], target = new byte[byteCount];
+        double seconds = BestOf.Seconds(options.Budget, () =>
+        {
+            for (int i = 0; i < repeats; i++) source.CopyTo(target.AsSpan());
+        }, context.Cancellation);
+        return new("memory", "cached-copy.threads-1", 2.0 * repeats * byteCount / seconds / 1e9, "GB/s");
     }
 
     /// <summary>Copying between two buffers on all threads; bytes read and bytes written both count, as STREAM's copy counts them.</summary>

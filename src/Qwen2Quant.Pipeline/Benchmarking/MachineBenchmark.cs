@@ -28,7 +28,7 @@ public static class MachineBenchmark
     public static IReadOnlyList<BenchmarkFigure> Run(BenchmarkGroup group, BenchmarkOptions options, RunContext context) => group switch
     {
         BenchmarkGroup.Kernels => [],
-        BenchmarkGroup.Matmul => Ceilings.MatrixProducts(options, context),
+        BenchmarkGroup.Matmul => [.. new[] { 1, context.Threads }.Distinct().Select(threads => Ceilings.MatrixProduct(threads, options, context))],
         BenchmarkGroup.Memory => [Ceilings.MemoryCopy(options, context)],
         BenchmarkGroup.Disk => [Ceilings.DiskWrite(options, context)],
         BenchmarkGroup.Codecs => CodecSpeeds.Run(options, context),
