@@ -10,7 +10,8 @@ const string usage = """
                writes a Qwen2 checkpoint of random BF16 weights
            llama-quantize IN.gguf OUT.gguf TYPE [--threads N] [--pure] [--allow-requantize]
                runs llama.cpp's own quantizer and prints how long it took until the output was on the disk
-           encoders [--types A,B] [--efforts fast,normal,high] [--model SAFETENSORS-FOLDER] [--rows gaussian,laplace,outliers] [--time]
+           encoders [--types A,B] [--efforts fast,normal,high] [--models FOLDER|FILE.gguf,...] [--rows gaussian,laplace,outliers] [--time]
+                    [--table FILE.md]
                error and speed of the block encoders against ggml's
            tokenizer [--tokenizer DIR]
                tokens per second of the tokenizer on English prose and on mixed text; by default with Qwen2.5's vocabulary

@@ -1,12 +1,13 @@
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Safetensors;
 
 namespace Qwen2Quant.Benchmarks.Encoders;
 
 /// <summary>Rows to encode, with one importance a column.</summary>
-public sealed record SampleRows(string Name, int RowLength, float[] Values, float[] Importance)
+public sealed record SampleRows(string Name, bool IsRandom, int RowLength, float[] Values, float[] Importance)
 {
     private const int RandomRows = 24;
     private const int RandomRowLength = 4864;
@@ -23,14 +24,16 @@ public sealed record SampleRows(string Name, int RowLength, float[] Values, floa
             Random random = new(seed);
             float[] values = new float[RandomRows * RandomRowLength];
             for (int i = 0; i < values.Length; i++) values[i] = (float)(0.02 * draw(random));
-            return new SampleRows(name, RandomRowLength, values, RandomImportance(random, RandomRowLength));
+            return new SampleRows(name, true, RandomRowLength, values, RandomImportance(random, RandomRowLength));
         }
     }
 
-    /// <summary>The matrices of a safetensors folder, each at most 64 of its rows, evenly spread. The importance is random.</summary>
-    public static IEnumerable<SampleRows> Of(string folder)
+    /// <summary>The matrices of a safetensors folder or a GGUF file, each at most 64 of its rows, evenly spread. The importance is random.</summary>
+    public static IEnumerable<SampleRows> Of(string path)
     {
-        using SafetensorsCheckpoint source = SafetensorsCheckpoint.Open(new DiskFileLayer(), folder, new ReadOptions());
+        using ITensorSource source = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
+            ? GgufFile.Open(new DiskFileLayer(), path, new ReadOptions())
+            : SafetensorsCheckpoint.Open(new DiskFileLayer(), path, new ReadOptions());
         foreach (TensorEntry entry in source.Tensors.Where(entry => entry.Shape.Rank == 2 && entry.Shape.RowLength % 32 == 0))
         {
             int rowLength = (int)entry.Shape.RowLength;
@@ -44,11 +47,11 @@ public sealed record SampleRows(string Name, int RowLength, float[] Values, floa
                 entry.Type.Decode(raw, values.AsSpan(row * rowLength, rowLength));
             }
 
-            yield return new SampleRows(entry.Name.Replace("model.layers.", "", StringComparison.Ordinal).Replace(".weight", "", StringComparison.Ordinal), rowLength, values, RandomImportance(new Random(4), rowLength));
+            yield return new SampleRows(entry.Name.Replace("model.layers.", "", StringComparison.Ordinal).Replace(".weight", "", StringComparison.Ordinal), false, rowLength, values, RandomImportance(new Random(4), rowLength));
         }
     }
 
-    /// <summary>The sum over values of importance x squared error; importance 1 where none is given.</summary>
+    /// <summary>The sum over values of weight x squared error, with a weight for each column or for each value; 1 where none is given.</summary>
     public double WeightedError(ElementType type, ReadOnlySpan<byte> blocks, ReadOnlySpan<float> importance)
     {
         float[] decoded = new float[Values.Length];
@@ -57,7 +60,7 @@ public sealed record SampleRows(string Name, int RowLength, float[] Values, floa
         for (int i = 0; i < decoded.Length; i++)
         {
             double difference = (double)decoded[i] - Values[i];
-            sum += (importance.IsEmpty ? 1 : importance[i % RowLength]) * difference * difference;
+            sum += (importance.IsEmpty ? 1 : importance[i % importance.Length]) * difference * difference;
         }
 
         return sum;
