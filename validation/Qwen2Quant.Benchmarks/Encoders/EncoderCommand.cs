@@ -70,7 +70,7 @@ public static class EncoderCommand
     {
         double best = double.MaxValue;
         long start = Stopwatch.GetTimestamp();
-        for (int run = 0; run < 3 || (run < 50 && Stopwatch.GetElapsedTime(start).TotalSeconds < 0.3); run++)
+        for (int run = 0; run < 3 || Stopwatch.GetElapsedTime(start).TotalSeconds < 0.2; run++)
         {
             long from = Stopwatch.GetTimestamp();
             action();
