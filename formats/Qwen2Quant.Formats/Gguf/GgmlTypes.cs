@@ -23,7 +23,7 @@ public static class GgmlTypes
         new(8, new LaneCodecType<Q8_0>()),
         new(9, new LaneBlockType<Q8_1>()),
         new(10, new LaneBlockType<Q2_K>()),
-        new(11, new LaneBlockType<Q3_K>()),
+        new(11, new LaneCodecType<Q3_K>()),
         new(12, new LaneBlockType<Q4_K>()),
         new(13, new LaneBlockType<Q5_K>()),
         new(14, new LaneCodecType<Q6_K>()),

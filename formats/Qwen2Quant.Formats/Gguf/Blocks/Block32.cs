@@ -100,6 +100,17 @@ internal static class Block32
         }
     }
 
+    /// <summary>Halves of scales, and the inverses of what is stored, 0 where not finite, of a batch.</summary>
+    public static void StoredScales<T>(ref readonly float scales, ref float inverses, ref ushort halves) where T : unmanaged, ILanes<T>
+    {
+        for (int b = 0; b < Batch; b += T.Width)
+        {
+            T bits = HalfRows.ToHalfBits(LaneMath.Clamp(At<T>(in scales, b), -SymmetricSearch.LargestScale, SymmetricSearch.LargestScale));
+            T.Store(LaneMath.FiniteInverse(HalfRows.FromHalfBits(bits)), ref Unsafe.Add(ref inverses, b));
+            T.StoreUShorts(bits, ref Unsafe.Add(ref halves, b));
+        }
+    }
+
     /// <summary>Codes <c>min(limit, trunc((value - shift) * inverse + rounding))</c> as integer lanes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Codes<T>(T values, T shift, T inverse, float rounding, float limit) where T : unmanaged, ILanes<T> =>

@@ -71,8 +71,12 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat where TForm
             }
             else
             {
-                scale = Block32.Extreme<Lanes1>(in block[0]) / -Zero;
+                scale = effort <= Effort.Fast ? Block32.Extreme<Lanes1>(in block[0]) / -Zero : FitSymmetric(block, importance, effort);
             }
+        }
+        else if (!TFormat.HasMinimum && effort != Effort.Reference)
+        {
+            scale = FitSymmetric(block, importance, effort);
         }
         else
         {

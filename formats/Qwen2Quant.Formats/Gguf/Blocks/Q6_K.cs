@@ -15,6 +15,7 @@ internal readonly struct Q6_K : ICodecFormat
     private const int SubBlocks = 16;
     private const int SubLength = 16;
     private const int Zero = 32;
+    private const int ScaleLimit = 128;
 
     public static string Name => "Q6_K";
     public static int BlockValues => 256;
@@ -51,6 +52,15 @@ internal readonly struct Q6_K : ICodecFormat
     {
         Span<float> inverses = stackalloc float[SubBlocks];
         Span<float> parameters = stackalloc float[1 + SubBlocks];
+        Span<byte> codes = stackalloc byte[256];
+        if (effort != Effort.Reference)
+        {
+            SignedSubBlocks.Search<T>(values, importance, Zero, ScaleLimit, effort, parameters);
+            SignedSubBlocks.Codes<T>(values, Zero, parameters, ref codes[0]);
+            Pack<T>(ref codes[0], parameters, ref blocks);
+            return;
+        }
+
         if (!FindScales<T>(values, importance, inverses, parameters))
         {
             MemoryMarshal.CreateSpan(ref blocks, BlockBytes).Clear();
@@ -58,7 +68,6 @@ internal readonly struct Q6_K : ICodecFormat
         }
 
         ref float from = ref MemoryMarshal.GetReference(values);
-        Span<byte> codes = stackalloc byte[256];
         for (int k = 0; k < SubBlocks; k++)
         {
             float step = parameters[0] * parameters[1 + k];
@@ -79,7 +88,8 @@ internal readonly struct Q6_K : ICodecFormat
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
         Span<float> inverses = stackalloc float[SubBlocks];
-        if (!FindScales<Lanes1>(block, importance, inverses, parameters)) parameters.Clear();
+        if (effort != Effort.Reference) SignedSubBlocks.Search<Lanes1>(block, importance, Zero, ScaleLimit, effort, parameters);
+        else if (!FindScales<Lanes1>(block, importance, inverses, parameters)) parameters.Clear();
     }
 
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0] * parameters[1 + subBlock], 64, Zero);
@@ -120,7 +130,7 @@ internal readonly struct Q6_K : ICodecFormat
             }
         }
 
-        for (int k = 0; k < SubBlocks; k++) Unsafe.Add(ref block, ScaleOffset + k) = (byte)(sbyte)parameters[1 + k];
+        for (int k = 0; k < SubBlocks; k += T.Width) T.StoreBytes(T.ToInt(Block32.At<T>(in parameters[1], k)), ref Unsafe.Add(ref block, ScaleOffset + k));
         Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, HalfOffset), (Half)parameters[0]);
     }
 

@@ -6,7 +6,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
-/// <summary>ggml's <c>block_q8_0</c>: half d, 32 signed bytes; value <c>q * d</c>. ggml writes it without regard to importance, and so do the encoder and the fit.</summary>
+/// <summary>ggml's <c>block_q8_0</c>: half d, 32 signed bytes; value <c>q * d</c>. ggml writes it without a search and without regard to importance, and so do we up to <see cref="Effort.Fast"/>.</summary>
 internal readonly struct Q8_0 : ICodecFormat
 {
     private const int CodeOffset = 128;
@@ -32,8 +32,17 @@ internal readonly struct Q8_0 : ICodecFormat
         Span<float> scales = stackalloc float[Block32.Batch];
         Span<float> inverses = stackalloc float[Block32.Batch];
         Span<ushort> halves = stackalloc ushort[Block32.Batch];
-        for (int b = 0; b < blockCount; b++) scales[b] = Block32.Peak<T>(ref Unsafe.Add(ref from, b * 32)) / 127;
-        Block32.Scale<T>(ref scales[0], ref inverses[0], ref halves[0]);
+        if (effort > Effort.Fast)
+        {
+            FindScales<T>(values, importance, effort, scales);
+            Block32.StoredScales<T>(ref scales[0], ref inverses[0], ref halves[0]);
+        }
+        else
+        {
+            for (int b = 0; b < blockCount; b++) scales[b] = Block32.Peak<T>(ref Unsafe.Add(ref from, b * 32)) / 127;
+            Block32.Scale<T>(ref scales[0], ref inverses[0], ref halves[0]);
+        }
+
         for (int b = 0; b < blockCount; b++)
         {
             ref byte block = ref Unsafe.Add(ref blocks, b * BlockBytes);
@@ -47,8 +56,13 @@ internal readonly struct Q8_0 : ICodecFormat
         }
     }
 
-    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters) =>
-        parameters[0] = (float)(Half)(Block32.Peak<Lanes1>(in block[0]) / 127);
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
+    {
+        Span<float> scales = stackalloc float[Block32.Batch];
+        scales[0] = Block32.Peak<Lanes1>(in block[0]) / 127;
+        if (effort > Effort.Fast) FindScales<Lanes1>(block, importance, effort, scales);
+        parameters[0] = (float)(Half)scales[0];
+    }
 
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0], 256, CodeOffset);
 
@@ -62,5 +76,16 @@ internal readonly struct Q8_0 : ICodecFormat
     {
         parameters[0] = HalfAt(in block[0], 0);
         for (int j = 0; j < 32; j++) codes[j] = (byte)(block[2 + j] + CodeOffset);
+    }
+
+    private static void FindScales<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, Span<float> scales) where T : unmanaged, ILanes<T>
+    {
+        Span<float> lanes = stackalloc float[32 * Search.Stride];
+        Span<float> weightLanes = stackalloc float[32 * Search.Stride];
+        Search.Transpose(values, 32, lanes);
+        if (!importance.IsEmpty) Search.Transpose(importance, 32, weightLanes);
+        ReadOnlySpan<float> weights = importance.IsEmpty ? SymmetricSearch.Ones : weightLanes;
+        ReadOnlySpan<float> trials = SymmetricSearch.TrialsOfStored(!importance.IsEmpty, effort);
+        for (int g = 0; g < Block32.Batch; g += T.Width) SymmetricSearch.StoredScales<T>(in lanes[g], in weights[g], 32, CodeOffset, trials, ref scales[g]);
     }
 }

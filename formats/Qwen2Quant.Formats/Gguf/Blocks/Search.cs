@@ -1,4 +1,6 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
@@ -20,11 +22,32 @@ internal static class Search
     {
         int count = groups.Length / groupLength;
         if (count < Stride) lanes.Clear();
-        for (int g = 0; g < count; g++)
+        int tiled = Sse.IsSupported ? count & ~3 : 0;
+        for (int g = 0; g < tiled; g += 4)
+        {
+            for (int i = 0; i < groupLength; i += 4) TransposeTile(in groups[(g * groupLength) + i], groupLength, ref lanes[(i * Stride) + g]);
+        }
+
+        for (int g = tiled; g < count; g++)
         {
             ReadOnlySpan<float> group = groups.Slice(g * groupLength, groupLength);
             for (int i = 0; i < group.Length; i++) lanes[(i * Stride) + g] = group[i];
         }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void TransposeTile(ref readonly float groups, int groupLength, ref float lanes)
+    {
+        Vector128<float> row0 = Vector128.LoadUnsafe(in groups);
+        Vector128<float> row1 = Vector128.LoadUnsafe(in groups, (nuint)groupLength);
+        Vector128<float> row2 = Vector128.LoadUnsafe(in groups, 2 * (nuint)groupLength);
+        Vector128<float> row3 = Vector128.LoadUnsafe(in groups, 3 * (nuint)groupLength);
+        Vector128<float> low01 = Sse.UnpackLow(row0, row1), high01 = Sse.UnpackHigh(row0, row1);
+        Vector128<float> low23 = Sse.UnpackLow(row2, row3), high23 = Sse.UnpackHigh(row2, row3);
+        Sse.MoveLowToHigh(low01, low23).StoreUnsafe(ref lanes);
+        Sse.MoveHighToLow(low23, low01).StoreUnsafe(ref lanes, Stride);
+        Sse.MoveLowToHigh(high01, high23).StoreUnsafe(ref lanes, 2 * Stride);
+        Sse.MoveHighToLow(high23, high01).StoreUnsafe(ref lanes, 3 * Stride);
     }
 
     /// <summary>
@@ -103,6 +126,55 @@ internal static class Search
     }
 
     /// <summary>
+    /// ggml's <c>make_q3_quants</c>: codes of -<paramref name="limit"/> to <paramref name="limit"/> - 1 times a scale, weights x^2; from the extreme on
+    /// -<paramref name="limit"/>, up to five sweeps move one code at a time to where the others' best scale puts its value, if that lowers the weighted error.
+    /// </summary>
+    /// <param name="codes">Codes 0 to 2 x <paramref name="limit"/> - 1 as floats, value i of lane g at <c>i * 16 + g</c>; all 0 for a group of zeros.</param>
+    /// <param name="scales">The best scale of each lane, 0 for a group of zeros.</param>
+    public static void Descend<T>(ref readonly float values, int length, int limit, ref float codes, ref float scales) where T : unmanaged, ILanes<T>
+    {
+        T extreme = Extreme<T>(in values, length, out T peak);
+        T zero = T.Broadcast(0);
+        (T low, T high) = (T.Broadcast(-limit), T.Broadcast(limit - 1));
+        T inverse = T.Broadcast(-limit) / extreme;
+        T sumXl = zero, sumL2 = zero;
+        for (int i = 0; i < length; i++)
+        {
+            T value = At<T>(in values, i);
+            T code = SymmetricCode(value, inverse, low, high);
+            T.Store(code, ref Unsafe.Add(ref codes, i * Stride));
+            sumXl += value * value * value * code;
+            sumL2 += value * value * code * code;
+        }
+
+        uint changed = 1;
+        for (int sweep = 0; sweep < 5 && changed != 0; sweep++)
+        {
+            changed = 0;
+            for (int i = 0; i < length; i++)
+            {
+                T value = At<T>(in values, i);
+                T code = At<T>(ref codes, i);
+                T weight = value * value;
+                T otherXl = sumXl - (weight * value * code);
+                T otherL2 = sumL2 - (weight * code * code);
+                T moved = LaneMath.RoundToEven(T.Max(T.Min(value * otherL2 / otherXl, high), low));
+                T movedXl = otherXl + (weight * value * moved);
+                T movedL2 = otherL2 + (weight * moved * moved);
+                T better = T.Greater(LaneMath.Abs(moved - code), zero) & T.Greater(otherXl, zero) & T.Greater(movedL2, zero) & T.Greater(movedXl * movedXl * sumL2, sumXl * sumXl * movedL2);
+                sumXl = T.Select(better, movedXl, sumXl);
+                sumL2 = T.Select(better, movedL2, sumL2);
+                T.Store(T.Select(better, moved, code), ref Unsafe.Add(ref codes, i * Stride));
+                changed |= T.TopBits(better);
+            }
+        }
+
+        T dead = T.Greater(T.Broadcast(Epsilon), peak);
+        for (int i = 0; i < length; i++) T.Store(T.Select(dead, zero, At<T>(ref codes, i) + T.Broadcast(limit)), ref Unsafe.Add(ref codes, i * Stride));
+        T.Store(T.Select(dead, zero, sumXl / sumL2), ref scales);
+    }
+
+    /// <summary>
     /// ggml's <c>make_qkx3_quants</c> as its imatrix path of Q4_1 and Q5_1 calls it: codes of 0 to <paramref name="limit"/> times a scale plus a minimum that is
     /// not positive; 37 roundings, each anchored at the best minimum so far, judged by weighted squared error.
     /// </summary>
@@ -174,6 +246,24 @@ internal static class Search
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T AffineCodes<T>(T values, T inverse, T anchor, int limit) where T : unmanaged, ILanes<T> =>
         T.ToInt(LaneMath.RoundToEven(LaneMath.Clamp(inverse * (values - anchor), 0, limit)));
+
+    /// <summary>The first value of the largest magnitude of each lane.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Extreme<T>(ref readonly float values, int length, out T peak) where T : unmanaged, ILanes<T>
+    {
+        peak = T.Broadcast(0);
+        T extreme = peak;
+        for (int i = 0; i < length; i++)
+        {
+            T value = At<T>(in values, i);
+            T magnitude = LaneMath.Abs(value);
+            T larger = T.Greater(magnitude, peak);
+            peak = T.Select(larger, magnitude, peak);
+            extreme = T.Select(larger, value, extreme);
+        }
+
+        return extreme;
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static T AffineError<T>(ref readonly float values, ref readonly float weights, int length, int limit, T inverse, T anchor, T scale, T minimum)
