@@ -9,6 +9,15 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 /// </summary>
 internal static class AffineSearch
 {
+    /// <summary>Nearest codes of 0 to a limit: adding 1.5 x 2^23 in one fused step leaves the product's nearest integer, ties to even, in the low bits.</summary>
+    private readonly struct Rounder<T>(int limit) where T : unmanaged, ILanes<T>
+    {
+        private readonly T _floor = T.Broadcast(12582912f), _ceiling = T.Broadcast(12582912f + limit);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public T Code(T shifted, T inverse) => T.Max(T.Min(T.MultiplyAdd(shifted, inverse, _floor), _ceiling), _floor) - _floor;
+    }
+
     /// <summary>Sums of a group under its weights that do not depend on codes.</summary>
     public readonly struct Totals<T>(T low, T high, T weight, T value) where T : unmanaged, ILanes<T>
     {
@@ -64,6 +73,7 @@ internal static class AffineSearch
         T range = totals.High - low;
         T perRange = LaneMath.FiniteInverse(range);
         T step = range * T.Broadcast(1f / limit), best = T.Broadcast(float.NegativeInfinity), bestOffset = offset;
+        Rounder<T> rounder = new(limit);
         for (int n = 0; n < tries; n += 2)
         {
             T inverse0 = T.Broadcast(narrowest + (spacing * n)) * perRange, inverse1 = T.Broadcast(narrowest + (spacing * (n + 1))) * perRange;
@@ -73,8 +83,8 @@ internal static class AffineSearch
                 T value = Search.At<T>(in values, i);
                 T weight = Search.At<T>(in weights, i);
                 T shifted = value + offset;
-                moments0.Add(Round(shifted * inverse0, limit), weight, value);
-                moments1.Add(Round(shifted * inverse1, limit), weight, value);
+                moments0.Add(rounder.Code(shifted, inverse0), weight, value);
+                moments1.Add(rounder.Code(shifted, inverse1), weight, value);
             }
 
             KeepBetter(in totals, in moments0, isFree, ref best, ref step, ref bestOffset);
@@ -94,11 +104,12 @@ internal static class AffineSearch
     public static Moments<T> Measure<T>(ref readonly float values, ref readonly float weights, int length, int limit, T step, T offset) where T : unmanaged, ILanes<T>
     {
         T inverse = LaneMath.FiniteInverse(step);
+        Rounder<T> rounder = new(limit);
         Moments<T> moments = default;
         for (int i = 0; i < length; i++)
         {
             T value = Search.At<T>(in values, i);
-            moments.Add(Round((value + offset) * inverse, limit), Search.At<T>(in weights, i), value);
+            moments.Add(rounder.Code(value + offset, inverse), Search.At<T>(in weights, i), value);
         }
 
         return moments;
@@ -152,16 +163,17 @@ internal static class AffineSearch
     {
         T inverse = LaneMath.FiniteInverse(step);
         T negative = LaneMath.Negate(step);
+        Rounder<T> rounder = new(limit);
         T s0 = T.Broadcast(0), s1 = s0, s2 = s0, s3 = s0;
         for (int i = 0; i < length; i++)
         {
             T value = Search.At<T>(in values, i);
             T weight = Search.At<T>(in weights, i);
             T y0 = value + o0, y1 = value + o1, y2 = value + o2, y3 = value + o3;
-            T d0 = T.MultiplyAdd(Round(y0 * inverse, limit), negative, y0);
-            T d1 = T.MultiplyAdd(Round(y1 * inverse, limit), negative, y1);
-            T d2 = T.MultiplyAdd(Round(y2 * inverse, limit), negative, y2);
-            T d3 = T.MultiplyAdd(Round(y3 * inverse, limit), negative, y3);
+            T d0 = T.MultiplyAdd(rounder.Code(y0, inverse), negative, y0);
+            T d1 = T.MultiplyAdd(rounder.Code(y1, inverse), negative, y1);
+            T d2 = T.MultiplyAdd(rounder.Code(y2, inverse), negative, y2);
+            T d3 = T.MultiplyAdd(rounder.Code(y3, inverse), negative, y3);
             s0 = T.MultiplyAdd(weight * d0, d0, s0);
             s1 = T.MultiplyAdd(weight * d1, d1, s1);
             s2 = T.MultiplyAdd(weight * d2, d2, s2);
