@@ -10,12 +10,13 @@ internal readonly partial struct NibbleBlock<TFormat>
 {
     private static void SearchAffine<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
-        if (importance.IsEmpty && effort == Effort.Fast)
+        AffineStart start = (effort, importance.IsEmpty) switch
         {
-            EncodeBatch<T>(values, ref blocks);
-            return;
-        }
-
+            (Effort.Fast, true) => new(6, 1, 0),
+            (Effort.Fast, false) or (Effort.Normal, true) => new(8, 3, 1),
+            (Effort.Normal, false) => new(24, 3, 2),
+            _ => new(64, 7, 3),
+        };
         Span<float> lanes = stackalloc float[32 * Search.Stride];
         Span<float> weights = stackalloc float[32 * Search.Stride];
         LaneTranspose.Run(values, 32, lanes);
@@ -27,9 +28,8 @@ internal readonly partial struct NibbleBlock<TFormat>
         Span<ushort> minima = stackalloc ushort[Search.Stride];
         for (int g = 0; g < Search.Stride; g += T.Width)
         {
-            AffineSearch.Totals<T> totals = AffineSearch.Sum<T>(in lanes[g], in weights[g], 32);
-            (T step, T offset) = AffineSearch.Start(
-                in lanes[g], in weights[g], 32, CodeCount - 1, true, in totals, CodeCount - 1 + (float)Tune.P[1], (float)Tune.P[2], (int)Tune.P[0], (int)Tune.P[3]);
+            AffineSearch.Totals<T> totals = AffineSearch.Sum<T>(in lanes[g], in weights[g], 32, isFree: true);
+            (T step, T offset) = AffineSearch.Start(in lanes[g], in weights[g], 32, CodeCount - 1, true, in totals, start);
             T half = HalfRows.ToHalfBits(step);
             T.StoreUShorts(half, ref steps[g]);
             T.Store(LaneMath.FiniteInverse(HalfRows.FromHalfBits(half)), ref inverses[g]);
