@@ -217,12 +217,12 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat where TForm
     }
 
     private static T SearchedCodes<T>(T values, T inverse, T anchor) where T : unmanaged, ILanes<T> =>
-        TFormat.HasMinimum ? Search.AffineCodes(values, inverse, anchor, CodeCount - 1) : Search.SymmetricCodes(values, inverse, Zero);
+        TFormat.HasMinimum ? AffineReference.Codes(values, inverse, anchor, CodeCount - 1) : Search.SymmetricCodes(values, inverse, Zero);
 
     private static void FindScales<T>(ref readonly float values, ref readonly float weights, ref float scale, ref float minimum, ref float inverse, ref float anchor)
         where T : unmanaged, ILanes<T>
     {
-        if (TFormat.HasMinimum) Search.Affine<T>(in values, in weights, 32, CodeCount - 1, ref scale, ref minimum, ref inverse, ref anchor);
+        if (TFormat.HasMinimum) AffineReference.Find<T>(in values, in weights, 32, CodeCount - 1, AffineTries.Weighted, ref scale, ref minimum, ref inverse, ref anchor);
         else Search.Symmetric<T>(in values, in weights, 32, Zero, ref scale, ref inverse);
     }
 }

@@ -5,11 +5,17 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q5_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 32 of fifth bits, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal readonly struct Q5_K : IBlockFormat
+internal readonly struct Q5_K : IAffineFormat
 {
     public static string Name => "Q5_K";
     public static int BlockValues => 256;
     public static int BlockBytes => 176;
+    public static int SubLength => 32;
+    public static int CodeLimit => 31;
+    public static int ScaleLimit => 63;
+    public static int ScaleOffset => 4;
+    public static int HalfOffset => 0;
+    public static AffineTries Tries => new(-0.5f, 0.1f, 15);
 
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {
@@ -28,6 +34,39 @@ internal readonly struct Q5_K : IBlockFormat
                 T high = T.ShiftRight(T.LoadBytes(ref Unsafe.Add(ref fifthBits, l)), k) & T.BroadcastInt(1);
                 T.Store((step * T.ToFloat(low | T.ShiftLeft(high, 4))) - minimum, ref Unsafe.Add(ref values, (32 * k) + l));
             }
+        }
+    }
+
+    /// <summary>The nibbles of byte 32c + l are those of codes 64c + l and 64c + 32 + l; bit k of fifth-bit byte l belongs to code 32k + l.</summary>
+    public static void PackCodes<T>(ref readonly byte codes, ref byte block) where T : unmanaged, ILanes<T>
+    {
+        T low4 = T.BroadcastInt(15);
+        for (int pair = 0; pair < 4; pair++)
+        {
+            for (int l = 0; l < 32; l += T.Width)
+            {
+                ref byte column = ref ByteAt(in codes, (64 * pair) + l);
+                T low = T.LoadBytes(ref column) & low4;
+                T high = T.LoadBytes(ref Unsafe.Add(ref column, 32)) & low4;
+                T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref block, 48 + (32 * pair) + l));
+            }
+        }
+
+        for (int l = 0; l < 32; l += T.Width)
+        {
+            T fifthBits = T.BroadcastInt(0);
+            for (int k = 0; k < 8; k++) fifthBits |= T.ShiftLeft(T.ShiftRight(T.LoadBytes(ref ByteAt(in codes, (32 * k) + l)), 4), k);
+            T.StoreBytes(fifthBits, ref Unsafe.Add(ref block, 16 + l));
+        }
+    }
+
+    public static void UnpackCodes(ReadOnlySpan<byte> block, Span<byte> codes)
+    {
+        for (int i = 0; i < 256; i++)
+        {
+            (int k, int l) = (i >> 5, i & 31);
+            int low = (block[48 + (32 * (k >> 1)) + l] >> (4 * (k & 1))) & 15;
+            codes[i] = (byte)(low | (((block[16 + l] >> k) & 1) << 4));
         }
     }
 }

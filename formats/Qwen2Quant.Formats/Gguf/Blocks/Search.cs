@@ -174,79 +174,6 @@ internal static class Search
         T.Store(T.Select(dead, zero, sumXl / sumL2), ref scales);
     }
 
-    /// <summary>
-    /// ggml's <c>make_qkx3_quants</c> as its imatrix path of Q4_1 and Q5_1 calls it: codes of 0 to <paramref name="limit"/> times a scale plus a minimum that is
-    /// not positive; 37 roundings, each anchored at the best minimum so far, judged by weighted squared error.
-    /// </summary>
-    /// <param name="scales">The best scale of each lane, 0 for a group without range.</param>
-    /// <param name="minima">The minimum that goes with it.</param>
-    /// <param name="inverses">The inverse scale that gave the codes, 0 for a group without range, whose codes are all 0.</param>
-    /// <param name="anchors">The minimum under which the codes were rounded.</param>
-    public static void Affine<T>(
-        ref readonly float values, ref readonly float weights, int length, int limit, ref float scales, ref float minima, ref float inverses, ref float anchors)
-        where T : unmanaged, ILanes<T>
-    {
-        T zero = T.Broadcast(0);
-        T low = At<T>(in values, 0);
-        T high = low;
-        T sumW = At<T>(in weights, 0);
-        T sumX = sumW * low;
-        for (int i = 1; i < length; i++)
-        {
-            T value = At<T>(in values, i);
-            T weight = At<T>(in weights, i);
-            low = T.Min(value, low);
-            high = T.Max(value, high);
-            sumW += weight;
-            sumX += weight * value;
-        }
-
-        T minimum = T.Min(low, zero);
-        T alive = T.Greater(high, minimum);
-        T inverse = T.Broadcast(limit) / (high - minimum);
-        T scale = T.Broadcast(1) / inverse;
-        (T bestInverse, T anchor) = (inverse, minimum);
-        T best = AffineError<T>(in values, in weights, length, limit, inverse, minimum, scale, minimum);
-        for (int step = 0; step <= 36; step++)
-        {
-            inverse = T.Broadcast(-0.9f + (0.05f * step) + limit) / (high - minimum);
-            T sumL = zero, sumL2 = zero, sumXl = zero;
-            for (int i = 0; i < length; i++)
-            {
-                T value = At<T>(in values, i);
-                T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * (value - minimum), 0, limit));
-                T weighted = At<T>(in weights, i) * code;
-                sumL += weighted;
-                sumL2 += weighted * code;
-                sumXl += weighted * value;
-            }
-
-            T determinant = (sumW * sumL2) - (sumL * sumL);
-            T trialScale = ((sumW * sumXl) - (sumX * sumL)) / determinant;
-            T trialMinimum = ((sumL2 * sumX) - (sumL * sumXl)) / determinant;
-            T positive = T.Greater(trialMinimum, zero);
-            trialScale = T.Select(positive, sumXl / sumL2, trialScale);
-            trialMinimum = T.Select(positive, zero, trialMinimum);
-            T error = AffineError<T>(in values, in weights, length, limit, inverse, minimum, trialScale, trialMinimum);
-            T better = T.Greater(determinant, zero) & T.Greater(best, error);
-            bestInverse = T.Select(better, inverse, bestInverse);
-            anchor = T.Select(better, minimum, anchor);
-            best = T.Select(better, error, best);
-            scale = T.Select(better, trialScale, scale);
-            minimum = T.Select(better, trialMinimum, minimum);
-        }
-
-        T.Store(T.Select(alive, scale, zero), ref scales);
-        T.Store(minimum, ref minima);
-        T.Store(T.Select(alive, bestInverse, zero), ref inverses);
-        T.Store(anchor, ref anchors);
-    }
-
-    /// <summary>Codes 0 to <paramref name="limit"/>, as integer lanes, of <see cref="Affine"/>'s choice.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static T AffineCodes<T>(T values, T inverse, T anchor, int limit) where T : unmanaged, ILanes<T> =>
-        T.ToInt(LaneMath.RoundToEven(LaneMath.Clamp(inverse * (values - anchor), 0, limit)));
-
     /// <summary>The first value of the largest magnitude of each lane.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static T Extreme<T>(ref readonly float values, int length, out T peak) where T : unmanaged, ILanes<T>
@@ -263,22 +190,6 @@ internal static class Search
         }
 
         return extreme;
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static T AffineError<T>(ref readonly float values, ref readonly float weights, int length, int limit, T inverse, T anchor, T scale, T minimum)
-        where T : unmanaged, ILanes<T>
-    {
-        T error = T.Broadcast(0);
-        for (int i = 0; i < length; i++)
-        {
-            T value = At<T>(in values, i);
-            T code = LaneMath.RoundToEven(LaneMath.Clamp(inverse * (value - anchor), 0, limit));
-            T difference = (scale * code) + minimum - value;
-            error += At<T>(in weights, i) * (difference * difference);
-        }
-
-        return error;
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

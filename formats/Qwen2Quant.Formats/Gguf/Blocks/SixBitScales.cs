@@ -16,4 +16,16 @@ internal static class SixBitScales
         int low = Unsafe.Add(ref bytes, k + 4);
         return ((low & 15) | (a >> 6 << 4), (low >> 4) | (b >> 6 << 4));
     }
+
+    /// <summary>The inverse of <see cref="At"/>: eight integers of 0 to 63 each.</summary>
+    public static void Pack(ReadOnlySpan<float> scales, ReadOnlySpan<float> minima, Span<byte> packed)
+    {
+        for (int k = 0; k < 4; k++)
+        {
+            (int scale, int minimum) = ((int)scales[k + 4], (int)minima[k + 4]);
+            packed[k] = (byte)((int)scales[k] | (scale >> 4 << 6));
+            packed[k + 4] = (byte)((int)minima[k] | (minimum >> 4 << 6));
+            packed[k + 8] = (byte)((scale & 15) | (minimum << 4));
+        }
+    }
 }
