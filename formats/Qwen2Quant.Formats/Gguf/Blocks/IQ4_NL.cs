@@ -15,6 +15,7 @@ internal readonly struct IQ4_NL : ICodecFormat
     public static int BlockValues => 32;
     public static int BlockBytes => 18;
     public static int BatchBlocks => Search.Stride;
+    public static bool UsesRowVariance => false;
 
     /// <summary>d is about 1/127 of the extreme; one that importance fits to small values on small codes may be several times as large.</summary>
     public static float LargestMagnitude => 65504f * 16;

@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -15,6 +14,7 @@ internal readonly struct IQ4_XS : ICodecFormat
     public static int BlockValues => 256;
     public static int BlockBytes => 136;
     public static int BatchBlocks => Search.Stride / SubBlocks;
+    public static bool UsesRowVariance => false;
 
     /// <summary>As that of <see cref="IQ4_NL"/>: d is 1/32 of the largest sub-block's scale.</summary>
     public static float LargestMagnitude => IQ4_NL.LargestMagnitude * 32;

@@ -16,9 +16,9 @@ internal static class Iq4Search
     /// <summary>Codes, as floats, that the value of largest magnitude is tried on: beyond the ends of the table it is cut off, which serves the others.</summary>
     private static ReadOnlySpan<float> FastAnchors => [-127, -135, -119, 113, 121, 105];
 
-    private static readonly float[] NormalAnchors = Anchors(2, 2);
+    private static readonly float[] NormalAnchors = Anchors(3, 1);
 
-    private static readonly float[] HighAnchors = Anchors(3, 1);
+    private static readonly float[] HighAnchors = Anchors(6, 0.5f);
 
     /// <summary>Transposes a batch of groups and their weights: importance, or 1.</summary>
     public static void Transpose(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> lanes, Span<float> weights)
@@ -187,11 +187,11 @@ internal static class Iq4Search
         }
     }
 
-    private static float[] Anchors(int reach, int step)
+    private static float[] Anchors(int reach, float step)
     {
         List<float> anchors = [];
-        for (int code = -127 - (12 * reach); code <= -127 + 21; code += step) anchors.Add(code);
-        for (int code = 113 + (12 * reach); code >= 113 - 21; code -= step) anchors.Add(code);
+        for (float code = -127 - (12 * reach); code <= -127 + 21; code += step) anchors.Add(code);
+        for (float code = 113 + (12 * reach); code >= 113 - 21; code -= step) anchors.Add(code);
         return [.. anchors];
     }
 }

@@ -16,8 +16,11 @@ internal interface ICodecFormat : IBlockFormat
 
     static abstract GridShape Shape { get; }
 
+    /// <summary>False for a format whose encoder never asks for the row's variance: its sum takes longer than a fast encoder.</summary>
+    static virtual bool UsesRowVariance => true;
+
     /// <summary>Encodes at most <see cref="BatchBlocks"/> blocks. <paramref name="importance"/> is empty or one weight for each value.</summary>
-    /// <param name="rowVariance">Mean square of the whole row, 0 without importance.</param>
+    /// <param name="rowVariance">Mean square of the whole row, 0 without importance or <see cref="UsesRowVariance"/>.</param>
     static abstract void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>;
 
     static abstract void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters);
@@ -74,7 +77,7 @@ internal unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCod
 
     private static void EncodeBlocks<T>(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) where T : unmanaged, ILanes<T>
     {
-        float rowVariance = importance.IsEmpty ? 0 : MeanSquare(row);
+        float rowVariance = importance.IsEmpty || !TFormat.UsesRowVariance ? 0 : MeanSquare(row);
         int batchValues = TFormat.BatchBlocks * TFormat.BlockValues;
         for (int start = 0; start < row.Length; start += batchValues)
         {

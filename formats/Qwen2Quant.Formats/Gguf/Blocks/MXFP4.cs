@@ -11,10 +11,13 @@ internal readonly struct MXFP4 : ICodecFormat
     /// <summary>The largest exponent ggml writes: 12 times its half is still finite.</summary>
     private const int LargestExponent = 252;
 
+    private static readonly float[] Ones = [.. Enumerable.Repeat(1f, 32)];
+
     public static string Name => "MXFP4";
     public static int BlockValues => 32;
     public static int BlockBytes => 17;
-    public static int BatchBlocks => Search.Stride;
+    public static int BatchBlocks => 1;
+    public static bool UsesRowVariance => false;
     public static float LargestMagnitude => float.MaxValue;
 
     /// <summary>The parameter is the halved scale.</summary>
@@ -27,28 +30,19 @@ internal readonly struct MXFP4 : ICodecFormat
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
-        Span<byte> exponents = stackalloc byte[Search.Stride];
-        FindExponents<T>(values, importance, effort, exponents);
-        for (int b = 0; b < values.Length / 32; b++)
+        byte exponent = FindExponent<T>(values, importance, effort);
+        blocks = exponent;
+        (T step, T inverse) = (T.Broadcast(HalfScale(exponent)), T.Broadcast(Inverse(exponent)));
+        for (int j = 0; j < 16; j += T.Width)
         {
-            ref byte block = ref Unsafe.Add(ref blocks, b * BlockBytes);
-            block = exponents[b];
-            float step = HalfScale(block);
-            for (int j = 0; j < 16; j += T.Width)
-            {
-                T low = Fp4.Nibbles(Block32.At<T>(in values[0], (b * 32) + j), step);
-                T high = Fp4.Nibbles(Block32.At<T>(in values[0], (b * 32) + j + 16), step);
-                T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref block, 1 + j));
-            }
+            T low = Fp4.Nibbles(Block32.At<T>(in values[0], j), step, inverse);
+            T high = Fp4.Nibbles(Block32.At<T>(in values[0], j + 16), step, inverse);
+            T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref blocks, 1 + j));
         }
     }
 
-    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
-    {
-        Span<byte> exponents = stackalloc byte[Search.Stride];
-        FindExponents<Lanes1>(block, importance, effort, exponents);
-        parameters[0] = HalfScale(exponents[0]);
-    }
+    public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters) =>
+        parameters[0] = HalfScale(FindExponent<Lanes1>(block, importance, effort));
 
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(0, parameters[0], 16, 0, Fp4.Table);
 
@@ -68,47 +62,45 @@ internal readonly struct MXFP4 : ICodecFormat
     /// <summary>2^(e - 128); 2^-128 and 2^-127 are denormal. 255 is NaN in the format and, as in ggml, 2^127 here.</summary>
     private static float HalfScale(byte exponent) => BitConverter.UInt32BitsToSingle(exponent < 2 ? 0x200000u << exponent : (exponent - 1u) << 23);
 
-    private static void FindExponents<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, Span<byte> exponents) where T : unmanaged, ILanes<T>
-    {
-        int count = values.Length / 32;
-        if (effort == Effort.Reference)
-        {
-            for (int b = 0; b < count; b++) exponents[b] = ReferenceExponent(Block32.Peak<T>(in values[b * 32]));
-            return;
-        }
-
-        Span<float> lanes = stackalloc float[32 * Search.Stride];
-        Span<float> weights = stackalloc float[32 * Search.Stride];
-        Search.Transpose(values, 32, lanes);
-        if (importance.IsEmpty) weights.Fill(1);
-        else Search.Transpose(importance, 32, weights);
-        for (int g = 0; g < count; g += T.Width) SearchExponents<T>(in lanes[g], in weights[g], effort, ref exponents[g]);
-    }
-
-    /// <summary>ggml's: the peak lies between 4 and 8 units. Below 2^-125 its own has no byte, and 0 is taken.</summary>
-    private static byte ReferenceExponent(float peak) => peak == 0 ? (byte)0 : (byte)Math.Clamp(MathF.Floor(MathF.Log2(peak)) + 125, 0, LargestExponent);
+    /// <summary>2^(128 - e), for exponents of 1 to <see cref="LargestExponent"/>, and of 0, which only zeros have, a finite number.</summary>
+    private static float Inverse(int exponent) => BitConverter.Int32BitsToSingle((255 - Math.Max(exponent, 1)) << 23);
 
     /// <summary>
-    /// The exponent of least error among those near ggml's. One above it nothing is cut off; one below, the peak is cut to 6 of its 8 to 16 units, which only importance asks for.
+    /// ggml's exponent puts the peak between 4 and 8 units; below 2^-124, where its own soon has no byte, 1 is taken. The others' is the one of least error among those near it:
+    /// one above it nothing is cut off; one below, the peak is cut to 6 of its 8 to 16 units, which only importance asks for.
     /// </summary>
-    private static void SearchExponents<T>(ref readonly float values, ref readonly float weights, Effort effort, ref byte exponents) where T : unmanaged, ILanes<T>
+    private static byte FindExponent<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort) where T : unmanaged, ILanes<T>
     {
-        (int first, int last) = effort switch { Effort.Fast => (0, 1), Effort.Normal => (-1, 1), _ => (-4, 2) };
-        T peak = Fp4.Peak<T>(in values, 32);
-        T center = T.ToFloat(T.ShiftRight(peak, 23)) + T.Broadcast(-2);
-        T bestExponent = LaneMath.Clamp(center, 1, LargestExponent);
-        T best = T.Broadcast(float.PositiveInfinity);
-        for (int offset = first; offset <= last; offset++)
+        float peak = Block32.Peak<T>(in values[0]);
+        if (peak == 0) return 0;
+        if (effort == Effort.Reference) return (byte)Math.Clamp(MathF.Floor(MathF.Log2(peak)) + 125, 1, LargestExponent);
+        ref readonly float weights = ref importance.IsEmpty ? ref Ones[0] : ref importance[0];
+        int center = (BitConverter.SingleToInt32Bits(peak) >> 23) - 2;
+        int first = effort switch { Effort.Fast => 0, Effort.Normal => -1, _ => -4 };
+        int best = Math.Clamp(center, 1, LargestExponent);
+        float bestError = float.PositiveInfinity;
+        for (int offset = first; offset <= 1; offset++)
         {
-            T exponent = LaneMath.Clamp(center + T.Broadcast(offset), 1, LargestExponent);
-            T inverse = T.ShiftLeft(T.ToInt(T.Broadcast(255) - exponent), 23);
-            T unit = T.ShiftLeft(T.ToInt((exponent - center) + T.Broadcast(127)), 23);
-            T error = Fp4.Error<T>(in values, in weights, 32, inverse) * unit * unit;
-            T better = T.Greater(best, error);
-            bestExponent = T.Select(better, exponent, bestExponent);
-            best = T.Select(better, error, best);
+            int exponent = Math.Clamp(center + offset, 1, LargestExponent);
+            float unit = BitConverter.Int32BitsToSingle((exponent - center + 127) << 23);
+            float error = Error<T>(in values[0], in weights, Inverse(exponent)) * unit * unit;
+            if (error < bestError) (best, bestError) = (exponent, error);
         }
 
-        T.StoreBytes(T.ToInt(bestExponent & T.Greater(peak, T.Broadcast(0))), ref exponents);
+        return (byte)best;
+    }
+
+    /// <summary>The sum of weight x squared error in units of the step.</summary>
+    private static float Error<T>(ref readonly float values, ref readonly float weights, float inverse) where T : unmanaged, ILanes<T>
+    {
+        Span<float> errors = stackalloc float[SixteenSums.Count];
+        T factor = T.Broadcast(inverse);
+        for (int j = 0; j < 16; j += T.Width)
+        {
+            T error = Fp4.AddError(Block32.At<T>(in values, j), Block32.At<T>(in weights, j), factor, T.Broadcast(0));
+            T.Store(Fp4.AddError(Block32.At<T>(in values, j + 16), Block32.At<T>(in weights, j + 16), factor, error), ref errors[j]);
+        }
+
+        return SixteenSums.Fold<T>(ref errors[0]);
     }
 }

@@ -18,6 +18,7 @@ internal readonly struct NVFP4 : ICodecFormat
     public static int BlockValues => 64;
     public static int BlockBytes => 36;
     public static int BatchBlocks => Search.Stride / SubBlocks;
+    public static bool UsesRowVariance => false;
     public static float LargestMagnitude => 6 * 448;
 
     /// <summary>Parameters are the scales, negative where the ignored sign bit is set, and NaN for 0x7f.</summary>
@@ -46,9 +47,10 @@ internal readonly struct NVFP4 : ICodecFormat
             ref byte block = ref Unsafe.Add(ref blocks, g / SubBlocks * BlockBytes);
             int k = g % SubBlocks;
             Unsafe.Add(ref block, k) = scales[g];
-            float step = HalfScale(scales[g]);
+            (T step, T inverse) = (T.Broadcast(HalfScale(scales[g])), T.Broadcast(1 / HalfScale(scales[g])));
             // Under a step of zero every level is zero, the first too.
-            for (int j = 0; j < SubLength; j += T.Width) T.StoreBytes(step == 0 ? T.BroadcastInt(0) : Fp4.Nibbles(Block32.At<T>(in values[0], (g * SubLength) + j), step), ref nibbles[j]);
+            T mask = T.BroadcastInt(scales[g] == 0 ? 0 : 15);
+            for (int j = 0; j < SubLength; j += T.Width) T.StoreBytes(Fp4.Nibbles(Block32.At<T>(in values[0], (g * SubLength) + j), step, inverse) & mask, ref nibbles[j]);
             ulong bytes = Unsafe.ReadUnaligned<ulong>(in nibbles[0]) | (Unsafe.ReadUnaligned<ulong>(in nibbles[8]) << 4);
             Unsafe.WriteUnaligned(ref Unsafe.Add(ref block, 4 + (8 * k)), bytes);
         }

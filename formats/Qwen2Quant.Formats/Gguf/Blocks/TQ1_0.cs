@@ -15,6 +15,7 @@ internal readonly struct TQ1_0 : ICodecFormat
     public static int BlockValues => 256;
     public static int BlockBytes => 54;
     public static int BatchBlocks => 1;
+    public static bool UsesRowVariance => false;
     public static float LargestMagnitude => StoredHalf.Largest;
 
     /// <summary>Bytes that no encoder writes unpack to the digits that ggml reads in them.</summary>
@@ -33,9 +34,9 @@ internal readonly struct TQ1_0 : ICodecFormat
     {
         float scale = Ternary.Scale<T>(values, importance, effort);
         float inverse = StoredHalf.Inverse(scale);
-        EncodeDigits<T>(in values[0], inverse, 32, 5, ref blocks);
-        EncodeDigits<T>(in values[160], inverse, 16, 5, ref Unsafe.Add(ref blocks, 32));
-        EncodeDigits<Lanes1>(in values[240], inverse, 4, 4, ref Unsafe.Add(ref blocks, 48));
+        EncodeDigits<T>(in values[0], inverse, 32, ref blocks);
+        EncodeDigits<T>(in values[160], inverse, 16, ref Unsafe.Add(ref blocks, 32));
+        EncodeLast<T>(in values[240], inverse, ref Unsafe.Add(ref blocks, 48));
         Unsafe.WriteUnaligned(ref Unsafe.Add(ref blocks, DigitBytes), (Half)scale);
     }
 
@@ -48,9 +49,9 @@ internal readonly struct TQ1_0 : ICodecFormat
     {
         Span<float> centred = stackalloc float[256];
         for (int i = 0; i < 256; i++) centred[i] = codes[i] - 1;
-        EncodeDigits<Lanes1>(in centred[0], 1, 32, 5, ref block[0]);
-        EncodeDigits<Lanes1>(in centred[160], 1, 16, 5, ref block[32]);
-        EncodeDigits<Lanes1>(in centred[240], 1, 4, 4, ref block[48]);
+        EncodeDigits<Lanes1>(in centred[0], 1, 32, ref block[0]);
+        EncodeDigits<Lanes1>(in centred[160], 1, 16, ref block[32]);
+        EncodeLast<Lanes1>(in centred[240], 1, ref block[48]);
         MemoryMarshal.Write(block[DigitBytes..], (Half)parameters[0]);
     }
 
@@ -80,21 +81,34 @@ internal readonly struct TQ1_0 : ICodecFormat
         }
     }
 
-    /// <summary>The digits of a byte, the first the most significant and missing ones zero, are a number below 243; the byte is that x 256 / 243, rounded up.</summary>
-    private static void EncodeDigits<T>(ref readonly float values, float inverse, int byteCount, int digitCount, ref byte bytes) where T : unmanaged, ILanes<T>
+    /// <summary>Five digits of a byte, the first the most significant, are a number below 243; the byte is that x 256 / 243, rounded up.</summary>
+    private static void EncodeDigits<T>(ref readonly float values, float inverse, int byteCount, ref byte bytes) where T : unmanaged, ILanes<T>
     {
         T factor = T.Broadcast(inverse);
         for (int m = 0; m < byteCount; m += T.Width)
         {
-            T number = T.BroadcastInt(0);
-            for (int n = 0; n < 5; n++)
+            T number = Ternary.Codes(Block32.At<T>(in values, m), factor);
+            for (int n = 1; n < 5; n++)
             {
-                number = T.AddInt(number, T.ShiftLeft(number, 1));
-                if (n < digitCount) number = T.AddInt(number, Ternary.Codes(Block32.At<T>(in values, (n * byteCount) + m), factor));
+                T tripled = T.AddInt(number, T.ShiftLeft(number, 1));
+                number = T.AddInt(tripled, Ternary.Codes(Block32.At<T>(in values, (n * byteCount) + m), factor));
             }
 
-            T scaled = T.ToFloat(T.AddInt(T.ShiftLeft(number, 8), T.BroadcastInt(242)));
-            T.StoreBytes(T.ToInt(scaled / T.Broadcast(243)), ref Unsafe.Add(ref bytes, m));
+            // Half a 243rd more than rounding up needs: the product's own error does not reach that far.
+            T scaled = T.MultiplyAdd(T.ToFloat(number), T.Broadcast(256 / 243f), T.Broadcast(242.5f / 243f));
+            T.StoreBytes(T.ToInt(scaled), ref Unsafe.Add(ref bytes, m));
         }
+    }
+
+    /// <summary>The last 16 values, four digits a byte and a fifth that is zero.</summary>
+    private static void EncodeLast<T>(ref readonly float values, float inverse, ref byte bytes) where T : unmanaged, ILanes<T>
+    {
+        Span<byte> codes = stackalloc byte[16];
+        for (int i = 0; i < 16; i += T.Width) T.StoreBytes(Ternary.Codes(Block32.At<T>(in values, i), T.Broadcast(inverse)), ref codes[i]);
+        // Four bytes at once: none exceeds 240.
+        uint numbers = 0;
+        for (int n = 0; n < 4; n++) numbers = (numbers * 3) + MemoryMarshal.Read<uint>(codes[(4 * n)..]);
+        numbers *= 3;
+        for (int m = 0; m < 4; m++) Unsafe.Add(ref bytes, m) = (byte)((((numbers >> (8 * m)) & 255) * 256 + 242) / 243);
     }
 }

@@ -15,6 +15,7 @@ internal readonly struct TQ2_0 : ICodecFormat
     public static int BlockValues => 256;
     public static int BlockBytes => 66;
     public static int BatchBlocks => 1;
+    public static bool UsesRowVariance => false;
     public static float LargestMagnitude => StoredHalf.Largest;
     public static GridShape Shape => new(256, 256, 1, 3, 1);
 
@@ -41,9 +42,11 @@ internal readonly struct TQ2_0 : ICodecFormat
         {
             // Bytes 32 to 63 hold values 128 to 255.
             ref readonly float column = ref values[l + (3 * (l & 32))];
-            T code = Ternary.Codes(Block32.At<T>(in column, 0), inverse);
-            for (int plane = 1; plane < 4; plane++) code |= T.ShiftLeft(Ternary.Codes(Block32.At<T>(in column, 32 * plane), inverse), 2 * plane);
-            T.StoreBytes(code, ref Unsafe.Add(ref blocks, l));
+            T code0 = Ternary.Codes(Block32.At<T>(in column, 0), inverse);
+            T code1 = Ternary.Codes(Block32.At<T>(in column, 32), inverse);
+            T code2 = Ternary.Codes(Block32.At<T>(in column, 64), inverse);
+            T code3 = Ternary.Codes(Block32.At<T>(in column, 96), inverse);
+            T.StoreBytes(code0 | T.ShiftLeft(code1, 2) | T.ShiftLeft(code2, 4) | T.ShiftLeft(code3, 6), ref Unsafe.Add(ref blocks, l));
         }
 
         Unsafe.WriteUnaligned(ref Unsafe.Add(ref blocks, HalfOffset), (Half)scale);
