@@ -1,0 +1,197 @@
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+/// <summary>
+/// Scales of groups of 32 values on the 16 levels of <see cref="NibbleTable.Iq4"/>: ggml's search, and one of the least importance x squared error.
+/// Each lane is a group, transposed as in <see cref="Search"/>.
+/// </summary>
+internal static class Iq4Search
+{
+    public const int Length = 32;
+
+    /// <summary>Codes, as floats, that the value of largest magnitude is tried on: beyond the ends of the table it is cut off, which serves the others.</summary>
+    private static ReadOnlySpan<float> FastAnchors => [-127, -135, -119, 113, 121, 105];
+
+    private static readonly float[] NormalAnchors = Anchors(3, 1);
+
+    private static readonly float[] HighAnchors = Anchors(6, 0.5f);
+
+    /// <summary>Transposes a batch of groups and their weights: importance, or 1.</summary>
+    public static void Transpose(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> lanes, Span<float> weights)
+    {
+        Search.Transpose(values, Length, lanes);
+        if (importance.IsEmpty) weights.Fill(1);
+        else Search.Transpose(importance, Length, weights);
+    }
+
+    /// <summary>ggml's weights: x^2, or <c>w * sqrt(variance + x^2)</c> with twice the mean square of the lane's block.</summary>
+    public static void ReferenceWeights<T>(ReadOnlySpan<float> lanes, ReadOnlySpan<float> variances, bool hasImportance, Span<float> weights) where T : unmanaged, ILanes<T>
+    {
+        for (int i = 0; i < lanes.Length; i += T.Width)
+        {
+            T value = Block32.At<T>(in lanes[0], i);
+            T square = value * value;
+            T weight = hasImportance ? Block32.At<T>(in weights[0], i) * T.Sqrt(Block32.At<T>(in variances[0], i % Search.Stride) + square) : square;
+            T.Store(weight, ref weights[i]);
+        }
+    }
+
+    /// <summary>ggml's search: the largest value on the table's low end, then on 15 codes around it; every scale is refitted to the codes that it gives.</summary>
+    public static void Reference<T>(ref readonly float values, ref readonly float weights, ref float scales) where T : unmanaged, ILanes<T>
+    {
+        (T extreme, T dead) = Extreme<T>(in values);
+        T inverse = T.Broadcast(1) / (LaneMath.Negate(extreme) / T.Broadcast(NibbleTable.Iq4[0]));
+        ReferenceSums<T>(in values, in weights, inverse, out T sumQx, out T sumQ2);
+        T scale = T.Select(T.Greater(sumQ2, T.Broadcast(0)), sumQx / sumQ2, T.Broadcast(0));
+        T best = scale * sumQx;
+        for (int step = -7; step <= 7; step++)
+        {
+            ReferenceSums<T>(in values, in weights, T.Broadcast(step + NibbleTable.Iq4[0]) / extreme, out sumQx, out sumQ2);
+            T better = T.Greater(sumQ2, T.Broadcast(0)) & T.Greater(sumQx * sumQx, best * sumQ2);
+            scale = T.Select(better, sumQx / sumQ2, scale);
+            best = T.Select(better, scale * sumQx, best);
+        }
+
+        T.Store(T.Select(dead, T.Broadcast(0), scale), ref scales);
+    }
+
+    /// <summary>The scales of least weighted error that the effort finds.</summary>
+    /// <param name="scales">0 for a group of zeros.</param>
+    /// <param name="curvatures">Sum of weight x level^2: what an error d of the scale costs is this times d^2.</param>
+    public static void Scales<T>(ref readonly float values, ref readonly float weights, Effort effort, ref float scales, ref float curvatures) where T : unmanaged, ILanes<T>
+    {
+        (T extreme, T dead) = Extreme<T>(in values);
+        T unit = T.Broadcast(1) / extreme;
+        T scale = extreme * T.Broadcast(1 / NibbleTable.Iq4[0]);
+        T best = T.Broadcast(0);
+        T curvature = best;
+        foreach (float anchor in effort == Effort.Fast ? FastAnchors : effort == Effort.Normal ? NormalAnchors : HighAnchors)
+        {
+            Try<T>(in values, in weights, T.Broadcast(anchor) * unit, ref scale, ref best, ref curvature);
+        }
+
+        for (int round = effort == Effort.Fast ? 1 : 3; round > 0; round--)
+        {
+            Try<T>(in values, in weights, T.Broadcast(1) / scale, ref scale, ref best, ref curvature);
+        }
+
+        T.Store(T.Select(dead, T.Broadcast(0), scale), ref scales);
+        T.Store(T.Select(dead, T.Broadcast(0), curvature), ref curvatures);
+    }
+
+    /// <summary>How much less than the sum of weight x value^2 the weighted error is under a step, with the nearest codes; and their sums.</summary>
+    public static void Gains<T>(ref readonly float values, ref readonly float weights, ref readonly float steps, ref float gains, ref float sumsQx, ref float sumsQ2)
+        where T : unmanaged, ILanes<T>
+    {
+        T.Store(Gain<T>(in values, in weights, T.Load(in steps), out T sumQx, out T sumQ2), ref gains);
+        T.Store(sumQx, ref sumsQx);
+        T.Store(sumQ2, ref sumsQ2);
+    }
+
+    /// <summary>Moves stored scales by at most <paramref name="reach"/> units of their last place to where the weighted error is least.</summary>
+    public static void Neighbours<T>(ref readonly float values, ref readonly float weights, int reach, ref float scales) where T : unmanaged, ILanes<T>
+    {
+        T scale = T.Load(ref scales);
+        T bits = HalfRows.ToHalfBits(scale);
+        T best = Gain<T>(in values, in weights, scale, out _, out _);
+        for (int offset = -reach; offset <= reach; offset++)
+        {
+            if (offset == 0) continue;
+            T trial = HalfRows.FromHalfBits(T.AddInt(bits, T.BroadcastInt(offset)));
+            T gain = Gain<T>(in values, in weights, trial, out _, out _);
+            T better = T.Greater(gain, best);
+            scale = T.Select(better, trial, scale);
+            best = T.Select(better, gain, best);
+        }
+
+        T.Store(scale, ref scales);
+    }
+
+    /// <summary>Stores the nibbles of 32 values in order.</summary>
+    public static void StoreNibbles<T>(ref readonly float values, float inverse, ref byte nibbles) where T : unmanaged, ILanes<T>
+    {
+        T factor = T.Broadcast(inverse);
+        for (int j = 0; j < 16; j += T.Width)
+        {
+            T low = NibbleTable.NearestIq4(Block32.At<T>(in values, j) * factor);
+            T high = NibbleTable.NearestIq4(Block32.At<T>(in values, j + 16) * factor);
+            T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref nibbles, j));
+        }
+    }
+
+    /// <summary>The value of largest magnitude, the first of several, and where that is as good as zero.</summary>
+    private static (T Extreme, T Dead) Extreme<T>(ref readonly float values) where T : unmanaged, ILanes<T>
+    {
+        T peak = T.Broadcast(0), extreme = peak;
+        for (int i = 0; i < Length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            T magnitude = LaneMath.Abs(value);
+            T larger = T.Greater(magnitude, peak);
+            peak = T.Select(larger, magnitude, peak);
+            extreme = T.Select(larger, value, extreme);
+        }
+
+        return (extreme, T.Greater(T.Broadcast(Search.Epsilon), peak));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Gain<T>(ref readonly float values, ref readonly float weights, T step, out T sumQx, out T sumQ2) where T : unmanaged, ILanes<T>
+    {
+        Sums(in values, in weights, LaneMath.FiniteInverse(step), out sumQx, out sumQ2);
+        return (step * (sumQx + sumQx)) - (step * step * sumQ2);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Try<T>(ref readonly float values, ref readonly float weights, T inverse, ref T scale, ref T best, ref T curvature) where T : unmanaged, ILanes<T>
+    {
+        Sums<T>(in values, in weights, inverse, out T sumQx, out T sumQ2);
+        T trial = sumQx / sumQ2;
+        T gain = trial * sumQx;
+        T better = T.Greater(gain, best);
+        scale = T.Select(better, trial, scale);
+        best = T.Select(better, gain, best);
+        curvature = T.Select(better, sumQ2, curvature);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void Sums<T>(ref readonly float values, ref readonly float weights, T inverse, out T sumQx, out T sumQ2) where T : unmanaged, ILanes<T>
+    {
+        sumQx = sumQ2 = T.Broadcast(0);
+        for (int i = 0; i < Length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            T level = T.Lookup16(in NibbleTable.Iq4[0], NibbleTable.NearestIq4(value * inverse));
+            T weighted = Search.At<T>(in weights, i) * level;
+            sumQx = T.MultiplyAdd(weighted, value, sumQx);
+            sumQ2 = T.MultiplyAdd(weighted, level, sumQ2);
+        }
+    }
+
+    // Sums as ggml rounds them: no product is fused.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void ReferenceSums<T>(ref readonly float values, ref readonly float weights, T inverse, out T sumQx, out T sumQ2) where T : unmanaged, ILanes<T>
+    {
+        sumQx = sumQ2 = T.Broadcast(0);
+        for (int i = 0; i < Length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            T level = T.Lookup16(in NibbleTable.Iq4[0], NibbleTable.NearestIq4(value * inverse));
+            T weighted = Search.At<T>(in weights, i) * level;
+            sumQx += weighted * value;
+            sumQ2 += weighted * level;
+        }
+    }
+
+    private static float[] Anchors(int reach, float step)
+    {
+        List<float> anchors = [];
+        for (float code = -127 - (12 * reach); code <= -127 + 21; code += step) anchors.Add(code);
+        for (float code = 113 + (12 * reach); code >= 113 - 21; code -= step) anchors.Add(code);
+        return [.. anchors];
+    }
+}
