@@ -19,7 +19,11 @@ internal sealed record VerifyResult(string Path, string Container, int Tensors, 
 internal sealed record TypesResult(IReadOnlyList<SchemeRow> Schemes, IReadOnlyList<TypeRow> Types);
 
 /// <param name="FileType"><c>general.file_type</c> of files made by the scheme.</param>
-internal sealed record SchemeRow(string Scheme, string Type, int FileType);
+/// <param name="Type">Type of the tensors that no rule names; absent where the source's are kept, and so are the figures.</param>
+/// <param name="BitsPerWeight">Bits for each weight of a whole file of the 7B shape.</param>
+/// <param name="NeedsImatrix">True when an importance matrix is needed.</param>
+/// <param name="Writes">False where a type is still missing.</param>
+internal sealed record SchemeRow(string Scheme, IReadOnlyList<string> Aliases, int? FileType, string? Type, int? BlockValues, double? BitsPerWeight, bool NeedsImatrix, bool Writes);
 
 internal sealed record TypeRow(string Name, int Id, int BlockValues, int BlockBytes, double BitsPerWeight, bool Reads, bool Writes);
 

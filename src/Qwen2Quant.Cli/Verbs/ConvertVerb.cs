@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Qwen2Quant.Cli.Output;
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
@@ -33,13 +34,13 @@ internal static class ConvertVerb
         verb.SetAction(parsed => run(parsed, session =>
         {
             long maxShardBytes = Sizes.Parse(session.Get(shardSize), "--max-shard-size");
-            ElementType? elementType = session.Get(type) == "auto" ? null : TypeChooser.RequireWritable(session.Get(type));
+            ElementType? elementType = session.Get(type) == "auto" ? null : RecipeOptions.FindType(session.Get(type), type.Name);
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             string scheme = $"{session.Get(to)}:{session.Get(type)}";
             ConversionPlan plan = session.Get(to) == "gguf"
                 ? GgufPlanner.PlanConversion(source, elementType, session.Get(output), session.Context)
                 : FolderPlanner.PlanConversion(source, elementType, scheme, session.Get(output), maxShardBytes, session.Context);
-            ConversionOptions options = new(scheme, session.Get(force), session.Get(strict), session.Get(dryRun));
+            ConversionOptions options = new(scheme, session.Get(force), session.Get(strict), session.Get(dryRun), Effort.Reference);
             ConversionReport report = new Conversion(source, plan, options, session.Context).Run();
             session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));
             return ExitCodes.Done;

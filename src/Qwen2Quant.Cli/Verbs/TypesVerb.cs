@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Text.Json;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Formats.Gguf;
@@ -11,8 +10,8 @@ internal static class TypesVerb
 {
     public static Command Create(VerbRunner run)
     {
-        Option<string> recipe = new("--recipe") { Description = "Print the rules of a scheme as JSON", HelpName = "NAME" };
-        Verb verb = new("types", "Lists every scheme that can be written and every type that can be read.", "types", "types --recipe Q4_0");
+        Option<string> recipe = new("--recipe") { Description = "Print the rules of a scheme as JSON, which quantize --recipe reads", HelpName = "NAME" };
+        Verb verb = new("types", "Lists every scheme and every type.", "types", "types --recipe Q4_K_M");
         verb.Options.Add(recipe);
         verb.SetAction(parsed => run(parsed, session =>
         {
@@ -23,12 +22,12 @@ internal static class TypesVerb
                     Found = name,
                     Expected = string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(known => known.Name)),
                 };
-                session.Out.WriteLine(JsonSerializer.Serialize(found, RecipeJson.Default.Recipe));
+                session.Out.WriteLine(found.ToJson());
                 return ExitCodes.Done;
             }
 
             TypesResult result = new(
-                [.. RecipeBook.BuiltIn.Recipes.Select(known => new SchemeRow("gguf:" + known.Name, known.Type, known.FileType))],
+                [.. RecipeBook.BuiltIn.Recipes.Select(Row)],
                 [.. GgmlTypes.All.Select(type => new TypeRow(type.Name, type.Id, type.Element.ValuesPerBlock, type.Element.BytesPerBlock, type.Element.BitsPerWeight, type.Element.CanDecode, type.Element.CanEncode))]);
             session.Print(result, CliJson.Default.TypesResult, output => Write(output, result));
             return ExitCodes.Done;
@@ -36,10 +35,25 @@ internal static class TypesVerb
         return verb;
     }
 
+    private static SchemeRow Row(Recipe recipe)
+    {
+        SchemeFigures? figures = SchemeFigures.Of(recipe);
+        return new SchemeRow(
+            RecipeOptionSet.SchemeOf(recipe), recipe.Aliases, recipe.FileType, recipe.Type?.Name, recipe.Type?.ValuesPerBlock, figures?.BitsPerWeight, figures?.NeedsImatrix ?? false, figures?.CanEncode ?? true);
+    }
+
     private static void Write(TextWriter output, TypesResult result)
     {
-        output.WriteLine("schemes for quantize --to:");
-        output.WriteLine("  " + string.Join(", ", result.Schemes.Select(scheme => scheme.Scheme)));
+        output.WriteLine("schemes for quantize --to; bits per weight are of a whole 7B model:");
+        output.WriteLine($"{"scheme",-16}{"bits per weight",16}{"plain type",13}{"block",8}   {"imatrix",-10}{"writes",-9}also");
+        foreach (SchemeRow scheme in result.Schemes)
+        {
+            string bits = scheme.BitsPerWeight is { } figure ? Format.Number(figure, "0.00") : "as source";
+            string line = $"{scheme.Scheme,-16}{bits,16}{scheme.Type ?? "-",13}{scheme.BlockValues?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "-",8}   "
+                + $"{(scheme.NeedsImatrix ? "needed" : "-"),-10}{(scheme.Writes ? "yes" : "-"),-9}{string.Join(", ", scheme.Aliases)}";
+            output.WriteLine(line.TrimEnd());
+        }
+
         output.WriteLine();
         output.WriteLine($"{"type",-9}{"bits per weight",16}{"block",8}{"bytes",7}   reads   writes");
         foreach (TypeRow type in result.Types)

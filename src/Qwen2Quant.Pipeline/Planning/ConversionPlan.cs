@@ -1,5 +1,7 @@
+using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Publishing;
 
 namespace Qwen2Quant.Pipeline.Planning;
 
@@ -14,6 +16,9 @@ public sealed record PlanItem(int FileIndex, PlannedTensor Target, ElementType R
 
     /// <summary>True when the bytes are taken over as they are.</summary>
     public bool IsCopy => Parts.All(part => ReferenceEquals(part.Type, Target.Tensor.Type));
+
+    /// <summary>True when values that were rounded once are rounded again.</summary>
+    public bool IsRequantized => Target.Tensor.Type.IsQuantized && !IsCopy && Parts.Any(part => part.Type.IsQuantized);
 }
 
 /// <summary>A small file of an output folder, known at plan time.</summary>
@@ -25,15 +30,21 @@ public sealed record CompanionFile(string Name, byte[] Bytes);
 /// </summary>
 public sealed record ConversionPlan
 {
-    /// <summary>Final path of the output.</summary>
+    /// <summary>Final path of the output; of a split one the path of its first part.</summary>
     public required string Target { get; init; }
 
     public required bool IsFolder { get; init; }
     public required IReadOnlyList<PlannedFile> Files { get; init; }
     public required IReadOnlyList<CompanionFile> Companions { get; init; }
     public required IReadOnlyList<PlanItem> Items { get; init; }
+
     /// <summary>Substitutions and whatever else differs from what was asked.</summary>
     public required IReadOnlyList<QuantEvent> Events { get; init; }
+
+    /// <summary>Why the plan can be looked at and not run, or null.</summary>
+    public QuantException? Obstacle { get; init; }
+
+    public OutputKind Kind => IsFolder ? OutputKind.Folder : Files.Count > 1 ? OutputKind.Parts : OutputKind.File;
 
     /// <summary>Bytes of all files together.</summary>
     public long ByteLength => Files.Sum(file => file.ByteLength) + Companions.Sum(file => (long)file.Bytes.Length);

@@ -12,6 +12,9 @@ namespace Qwen2Quant.Pipeline.Planning;
 /// <summary>Plans a GGUF file: names and order of llama-quantize, metadata of mainline's converter.</summary>
 public static class GgufPlanner
 {
+    private const string FileTypeKey = "general.file_type";
+    private const string Extension = ".gguf";
+
     /// <summary>Row types by name of the general.file_type numbers that plain conversions have (LLAMA_FTYPE).</summary>
     private static readonly Dictionary<string, uint> PlainFileTypes = new(StringComparer.Ordinal) { ["F32"] = 0, ["F16"] = 1, ["BF16"] = 32, ["Q8_0"] = 7 };
 
@@ -20,29 +23,32 @@ public static class GgufPlanner
     {
         if (type is { CanEncode: false }) throw new ArgumentException("the type cannot be written", nameof(type));
         List<QuantEvent> events = [];
-        RecipeBook book = RecipeBook.BuiltIn;
         ElementType matrices = type ?? FirstMatrixType(source);
-        TypeChooser fallback = new(book, book.Find(matrices.Name) ?? book.Recipes[0], new RecipeOptions(), source.Config.TieWordEmbeddings, 0);
         List<PlanItem> items = [];
         foreach (GgufTensor tensor in GgufNames.Plan(source.Tensors.Catalogue))
         {
             TensorEntry[] parts = Parts(source, tensor);
             ElementType requested = type is null && source.Gguf is not null ? parts[0].Type : tensor.IsKeptF32 ? PlainTypes.F32 : matrices;
-            items.Add(Item(tensor, parts, requested, fallback.Fit(tensor.Name, tensor.Shape, requested, events)));
+            bool fits = tensor.Shape.RowLength % requested.ValuesPerBlock == 0;
+            if (!fits) events.Add(TypeChooser.Substitution(tensor.Name, tensor.Shape, requested, PlainTypes.F16));
+            items.Add(Item(tensor, parts, requested, fits ? requested : PlainTypes.F16));
         }
 
         RequireNoRequantizing(items, source);
-        uint? fileType = type is null && source.Gguf is not null ? null : PlainFileTypes.GetValueOrDefault(matrices.Name);
-        return Finish(source, items, Metadata(source, fileType, context), target, events);
+        GgufMetadata metadata = type is null && source.Gguf is { } gguf ? gguf.Metadata.Clone() : Metadata(source, PlainFileTypes.GetValueOrDefault(matrices.Name), context);
+        return Finish(items, metadata, 1, target, events);
     }
 
-    /// <summary>Plans a quantization by a recipe.</summary>
-    public static ConversionPlan PlanQuantization(Checkpoint source, Recipe recipe, RecipeOptions options, bool allowRequantize, string target, RunContext context)
+    /// <summary>Plans a quantization by a recipe. The plan has an obstacle where it needs an importance matrix or a type that cannot be written.</summary>
+    /// <exception cref="QuantException">Options contradict one another, rows suit neither a type nor a fallback, or the source is quantized already.</exception>
+    public static ConversionPlan PlanQuantization(Checkpoint source, Recipe recipe, QuantizationOptions options, string target, RunContext context)
     {
+        if (recipe.IsCopy && options.Types.ChangesTypes) throw new QuantException(ErrorKind.Usage, $"{recipe.Name} changes no type, and an option asks for one") { Remedy = "Name a scheme such as gguf:Q8_0, or leave the option out." };
         List<QuantEvent> events = [];
-        TypeChooser chooser = new(RecipeBook.BuiltIn, recipe, options, source.Config.TieWordEmbeddings, source.Config.IsMoe ? source.Config.NumExperts : 0);
+        ModelTraits model = new(source.Config, GgufNames.Plan(source.Tensors.Catalogue), options.HasImatrix);
+        TypeChooser chooser = new(recipe, options.Types, model);
         List<PlanItem> items = [];
-        foreach (GgufTensor tensor in GgufNames.Plan(source.Tensors.Catalogue))
+        foreach (GgufTensor tensor in model.Tensors)
         {
             TensorEntry[] parts = Parts(source, tensor);
             bool keepsType = source.Gguf is not null || (!tensor.IsKeptF32 && GgmlTypes.Of(parts[0].Type) is not null);
@@ -50,13 +56,13 @@ public static class GgufPlanner
             items.Add(Item(tensor, parts, requested, actual));
         }
 
-        if (!allowRequantize) RequireNoRequantizing(items, source);
-        foreach (PlanItem item in items.Where(IsRequantized))
-        {
-            events.Add(new QuantEvent("requantized", $"{item.Name}: quantized again, from {item.Parts[0].Type.Name} to {item.Target.Tensor.Type.Name}; quantize the original model for a smaller error", item.Name));
-        }
-
-        return Finish(source, items, Metadata(source, (uint)recipe.FileType, context), target, events);
+        if (!options.AllowRequantize) RequireNoRequantizing(items, source);
+        PlanningNotes.Add(events, items, recipe, options, model);
+        int partCount = options.KeepSplit && source.Gguf is { } gguf ? gguf.Parts.Count : 1;
+        if (options.KeepSplit && partCount == 1) events.Add(new QuantEvent("not-split", "--keep-split has no effect: the source is not a split GGUF file"));
+        GgufMetadata metadata = Metadata(source, FileType(source, recipe), context);
+        foreach (MetadataOverride item in options.Metadata) metadata.Set(item.Key, item.Value);
+        return Finish(items, metadata, partCount, target, events) with { Obstacle = FindObstacle(recipe, options, items) };
     }
 
     private static TensorEntry[] Parts(Checkpoint source, GgufTensor tensor) => [.. tensor.Parts.Select(part => source.Tensors.Find(part.Name)!)];
@@ -64,11 +70,9 @@ public static class GgufPlanner
     private static PlanItem Item(GgufTensor tensor, TensorEntry[] parts, ElementType requested, ElementType actual) =>
         new(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, parts);
 
-    private static bool IsRequantized(PlanItem item) => item.Target.Tensor.Type.IsQuantized && !item.IsCopy && item.Parts.Any(part => part.Type.IsQuantized);
-
     private static void RequireNoRequantizing(IReadOnlyList<PlanItem> items, Checkpoint source)
     {
-        PlanItem? requantized = items.FirstOrDefault(IsRequantized);
+        PlanItem? requantized = items.FirstOrDefault(item => item.IsRequantized);
         if (requantized is null) return;
         throw new QuantException(ErrorKind.InvalidInput, "the source is quantized already, and quantizing again adds to its error")
         {
@@ -81,6 +85,28 @@ public static class GgufPlanner
         };
     }
 
+    private static QuantException? FindObstacle(Recipe recipe, QuantizationOptions options, List<PlanItem> items)
+    {
+        PlanItem[] encoded = [.. items.Where(item => !item.IsCopy)];
+        PlanItem? blind = options.HasImatrix ? null : encoded.FirstOrDefault(item => RecipeBook.BuiltIn.NeedsImatrix(item.Name, item.Target.Tensor.Type));
+        if (blind is not null || (recipe.NeedsImatrix && !options.HasImatrix))
+        {
+            return new QuantException(ErrorKind.Usage, $"{recipe.Name} needs an importance matrix" + (blind is null ? "" : $" for {blind.Target.Tensor.Type.Name}, the type of"))
+            {
+                Tensor = blind?.Name,
+                Remedy = "Measure one with `qwen2quant calibrate MODEL --data TEXT --out FILE` and pass --imatrix FILE, or pass --calibration TEXT, which measures it first.",
+            };
+        }
+
+        PlanItem? unwritable = encoded.FirstOrDefault(item => !item.Target.Tensor.Type.CanEncode);
+        return unwritable is null ? null : new QuantException(ErrorKind.Usage, "this type is read, not written")
+        {
+            Tensor = unwritable.Name,
+            Found = unwritable.Target.Tensor.Type.Name,
+            Expected = string.Join(", ", GgmlTypes.All.Where(known => known.Element.CanEncode).Select(known => known.Name)),
+        };
+    }
+
     private static ElementType FirstMatrixType(Checkpoint source)
     {
         ElementType? first = source.Tensors.Tensors
@@ -90,7 +116,15 @@ public static class GgufPlanner
         return first ?? PlainTypes.F16;
     }
 
-    /// <summary>Metadata of the output; <paramref name="fileType"/> null leaves a GGUF source's as they are.</summary>
+    /// <summary>The output's general.file_type: the recipe's; the source's where the recipe keeps its types; else none, and readers then look at the tensors.</summary>
+    private static uint? FileType(Checkpoint source, Recipe recipe)
+    {
+        if (recipe.FileType is { } own) return (uint)own;
+        if (recipe.Type is not null) return null;
+        if (source.Gguf is not { } gguf) return PlainFileTypes.GetValueOrDefault(FirstMatrixType(source).Name);
+        return gguf.Metadata.TryGetInteger(FileTypeKey, out uint stated) ? stated : null;
+    }
+
     private static GgufMetadata Metadata(Checkpoint source, uint? fileType, RunContext context)
     {
         const uint quantizationVersion = 2;
@@ -98,30 +132,47 @@ public static class GgufPlanner
         if (source.Gguf is { } gguf)
         {
             metadata = gguf.Metadata.Clone();
-            if (fileType is null) return metadata;
             metadata.Set(GgufKeys.QuantizationVersion, GgufValue.Scalar(quantizationVersion));
-            metadata.Set("general.file_type", GgufValue.Scalar(fileType.Value));
-            return metadata;
+            if (fileType is { } number) metadata.Set(FileTypeKey, GgufValue.Scalar(number));
+        }
+        else
+        {
+            metadata = new GgufMetadata();
+            GgufGeneralMetadata.Write(metadata, source.Config, source.Generation, source.Location.DisplayName, source.FindLicense(context), source.Tensors.Catalogue.ParameterCount);
+            GgufModelMetadata.WriteConfig(metadata, source.Config, fileType ?? 0);
+            metadata.Set(GgufKeys.QuantizationVersion, GgufValue.Scalar(quantizationVersion));
+            GgufTokenizerMetadata.Write(metadata, source.Tokenizer, source.Config.VocabSize);
         }
 
-        metadata = new GgufMetadata();
-        GgufGeneralMetadata.Write(metadata, source.Config, source.Generation, source.Location.DisplayName, source.FindLicense(context), source.Tensors.Catalogue.ParameterCount);
-        GgufModelMetadata.WriteConfig(metadata, source.Config, fileType!.Value);
-        metadata.Set(GgufKeys.QuantizationVersion, GgufValue.Scalar(quantizationVersion));
-        GgufTokenizerMetadata.Write(metadata, source.Tokenizer, source.Config.VocabSize);
+        if (fileType is null) metadata.Remove(FileTypeKey);
         return metadata;
     }
 
-    private static ConversionPlan Finish(Checkpoint source, List<PlanItem> items, GgufMetadata metadata, string target, List<QuantEvent> events)
+    /// <param name="partCount">1 for one file, or the number of the source's parts, which are then the output's.</param>
+    private static ConversionPlan Finish(List<PlanItem> items, GgufMetadata metadata, int partCount, string target, List<QuantEvent> events)
     {
-        PlannedFile file = GgufPlan.Create(metadata, [.. items.Select(item => item.Target.Tensor)], Path.GetFileName(target));
+        string name = Path.GetFileName(target);
+        IReadOnlyList<PlannedFile> files;
+        if (partCount == 1)
+        {
+            files = [GgufPlan.Create(metadata, [.. items.Select(item => item.Target.Tensor)], name)];
+        }
+        else
+        {
+            string prefix = name.EndsWith(Extension, StringComparison.OrdinalIgnoreCase) ? name[..^Extension.Length] : name;
+            items = [.. items.OrderBy(item => item.Parts[0].FileIndex).ThenBy(item => item.Parts[0].ByteOffset)];
+            files = GgufPlan.CreateSplit(metadata, [.. Enumerable.Range(0, partCount).Select(part => items.Where(item => item.Parts[0].FileIndex == part).Select(item => item.Target.Tensor).ToArray())], prefix);
+            target = Path.Combine(Path.GetDirectoryName(target) ?? "", files[0].Name);
+        }
+
+        IEnumerable<(int File, PlannedTensor Tensor)> planned = files.SelectMany((file, index) => file.Tensors.Select(tensor => (index, tensor)));
         return new ConversionPlan
         {
             Target = target,
             IsFolder = false,
-            Files = [file],
+            Files = files,
             Companions = [],
-            Items = [.. items.Zip(file.Tensors, (item, planned) => item with { Target = planned })],
+            Items = [.. items.Zip(planned, (item, place) => item with { FileIndex = place.File, Target = place.Tensor })],
             Events = events,
         };
     }

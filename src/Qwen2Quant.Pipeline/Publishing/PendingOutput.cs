@@ -4,6 +4,16 @@ using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Pipeline.Publishing;
 
+/// <summary>What an output consists of.</summary>
+public enum OutputKind
+{
+    File,
+    Folder,
+
+    /// <summary>Files side by side in a folder that is not theirs: the parts of a split GGUF.</summary>
+    Parts,
+}
+
 /// <summary>
 /// An output that does not have its name yet. Everything is written under a temporary name beside the target, flushed,
 /// verified through the public reader, and renamed; a run that ends otherwise leaves nothing under the final name
@@ -15,23 +25,24 @@ public sealed class PendingOutput : IDisposable
 
     private readonly IFileLayer _files;
     private readonly List<IWriteFile> _open = [];
+    private readonly List<string> _moved = [];
     private bool _published;
 
-    private PendingOutput(IFileLayer files, string target, bool isFolder)
+    private PendingOutput(IFileLayer files, string target, OutputKind kind)
     {
         _files = files;
         Target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
         Parent = Path.GetDirectoryName(Target)!;
-        IsFolder = isFolder;
+        Kind = kind;
         TemporaryPath = Path.Combine(Parent, "." + Path.GetFileName(Target) + Suffix);
     }
 
-    /// <summary>The final path, absolute.</summary>
+    /// <summary>The final path, absolute; that of the first part where there are several.</summary>
     public string Target { get; }
 
-    public bool IsFolder { get; }
+    public OutputKind Kind { get; }
 
-    /// <summary>Where the output is until it is published.</summary>
+    /// <summary>Where the output is until it is published: a file, or a folder that holds its files.</summary>
     public string TemporaryPath { get; }
 
     private string Parent { get; }
@@ -40,9 +51,10 @@ public sealed class PendingOutput : IDisposable
     /// Checks at plan time that the target can be published: its folder exists, it is free or may be replaced, it is none of the
     /// inputs nor inside or around one, and the disk has room.
     /// </summary>
-    public static void CheckTarget(IFileLayer files, string target, bool isFolder, bool force, IEnumerable<string> inputPaths, long plannedBytes)
+    public static void CheckTarget(IFileLayer files, string target, OutputKind kind, bool force, IReadOnlyCollection<string> inputPaths, long plannedBytes)
     {
-        PendingOutput output = new(files, target, isFolder);
+        PendingOutput output = new(files, target, kind);
+        bool isFolder = kind == OutputKind.Folder;
         if (!files.DirectoryExists(output.Parent))
         {
             throw Refused("the folder of the output does not exist", output.Parent, "Create it first.");
@@ -92,9 +104,9 @@ public sealed class PendingOutput : IDisposable
     }
 
     /// <summary>Begins the output; what an earlier, interrupted run left under the temporary name is removed.</summary>
-    public static PendingOutput Begin(IFileLayer files, string target, bool isFolder)
+    public static PendingOutput Begin(IFileLayer files, string target, OutputKind kind)
     {
-        PendingOutput output = new(files, target, isFolder);
+        PendingOutput output = new(files, target, kind);
         Guard(output.TemporaryPath, () =>
         {
             if (files.IsInUse(output.TemporaryPath))
@@ -103,13 +115,13 @@ public sealed class PendingOutput : IDisposable
             }
 
             files.Delete(output.TemporaryPath);
-            if (isFolder) files.CreateDirectory(output.TemporaryPath);
+            if (kind != OutputKind.File) files.CreateDirectory(output.TemporaryPath);
         });
         return output;
     }
 
     /// <summary>Where a planned file lies until publication; for a single file the output itself.</summary>
-    public string PathOf(string fileName) => IsFolder ? Path.Combine(TemporaryPath, fileName) : TemporaryPath;
+    public string PathOf(string fileName) => Kind == OutputKind.File ? TemporaryPath : Path.Combine(TemporaryPath, fileName);
 
     /// <summary>Creates a planned file with its header written; the caller fills the tensors.</summary>
     public IWriteFile Create(PlannedFile file)
@@ -141,7 +153,7 @@ public sealed class PendingOutput : IDisposable
     {
         foreach (IWriteFile file in _open) Guard(file.Path, file.FlushToDisk);
         Close();
-        if (IsFolder) Guard(TemporaryPath, () => _files.FlushDirectory(TemporaryPath));
+        if (Kind != OutputKind.File) Guard(TemporaryPath, () => _files.FlushDirectory(TemporaryPath));
     }
 
     /// <summary>Gives the output its name. Only after <see cref="Flush"/> and verification.</summary>
@@ -149,9 +161,26 @@ public sealed class PendingOutput : IDisposable
     {
         Guard(Target, () =>
         {
-            if (IsFolder && _files.DirectoryExists(Target))
+            string replaced = Path.Combine(Parent, "." + Path.GetFileName(Target) + ".replaced");
+            if (Kind == OutputKind.Parts)
             {
-                string replaced = Path.Combine(Parent, "." + Path.GetFileName(Target) + ".replaced");
+                // Without a first part the others are no model, whatever happens before it is in place.
+                _files.Delete(replaced);
+                if (_files.FileExists(Target)) _files.Rename(Target, replaced, overwrite: false);
+                foreach (string name in _files.List(TemporaryPath).Reverse())
+                {
+                    string part = Path.Combine(Parent, name);
+                    _files.Rename(Path.Combine(TemporaryPath, name), part, overwrite: true);
+                    _moved.Add(part);
+                }
+
+                _files.FlushDirectory(Parent);
+                _published = true;
+                _files.Delete(TemporaryPath);
+                _files.Delete(replaced);
+            }
+            else if (Kind == OutputKind.Folder && _files.DirectoryExists(Target))
+            {
                 _files.Delete(replaced);
                 _files.Rename(Target, replaced, overwrite: false);
                 _files.Rename(TemporaryPath, Target, overwrite: false);
@@ -171,7 +200,7 @@ public sealed class PendingOutput : IDisposable
     /// <summary>Publishes one small file (a report) the same way, replacing an older one.</summary>
     public static void PublishSmallFile(IFileLayer files, string target, ReadOnlyMemory<byte> bytes)
     {
-        using PendingOutput output = Begin(files, target, isFolder: false);
+        using PendingOutput output = Begin(files, target, OutputKind.File);
         IWriteFile file = output.Create(new PlannedFile(Path.GetFileName(target), bytes.ToArray(), bytes.Length, []));
         output.Flush();
         output.Publish();
@@ -183,6 +212,7 @@ public sealed class PendingOutput : IDisposable
         if (_published) return;
         try
         {
+            foreach (string part in _moved) _files.Delete(part);
             _files.Delete(TemporaryPath);
         }
         catch (Exception error) when (FileExtensions.IsDiskFailure(error))

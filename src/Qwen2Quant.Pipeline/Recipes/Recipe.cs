@@ -1,43 +1,61 @@
+using System.Text;
 using System.Text.Json;
-using System.Text.Json.Serialization;
+using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Pipeline.Recipes;
 
-/// <summary>One exception of a recipe. Of several that match a tensor, the last wins.</summary>
-/// <param name="Tensors">Category of tensors, see <see cref="TensorCategory"/>.</param>
-/// <param name="Type">ggml type that they get.</param>
-/// <param name="ExpertCount">Only in models with exactly so many experts.</param>
-public sealed record RecipeRule(string Tensors, string Type, int? ExpertCount = null);
-
-/// <summary>A named mixture of types, as data.</summary>
-/// <param name="FileType"><c>general.file_type</c>: the LLAMA_FTYPE number.</param>
-/// <param name="Type">ggml type of every quantizable tensor that no rule names.</param>
-public sealed record Recipe(string Name, int FileType, string Type, IReadOnlyList<RecipeRule>? Rules = null);
-
-/// <summary>The recipes that ship with the program.</summary>
-/// <param name="Fallbacks">Type taken where a row is not a multiple of the wanted type's block.</param>
-public sealed record RecipeBook(string Source, IReadOnlyDictionary<string, string> Fallbacks, IReadOnlyList<Recipe> Recipes)
+/// <summary>A named mixture of types, as data: a plain type and the rules that deviate from it. docs/recipes.md describes the JSON.</summary>
+public sealed record Recipe
 {
-    private static readonly Lazy<RecipeBook> LazyBuiltIn = new(ReadBuiltIn);
+    public required string Name { get; init; }
 
-    /// <summary>The presets of llama-quantize.</summary>
-    public static RecipeBook BuiltIn => LazyBuiltIn.Value;
+    /// <summary>Other names by which it is found.</summary>
+    public IReadOnlyList<string> Aliases { get; init; } = [];
 
-    /// <summary>The recipe of that name in any case, or null.</summary>
-    public Recipe? Find(string name) => Recipes.FirstOrDefault(recipe => recipe.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
+    /// <summary><c>general.file_type</c>: the LLAMA_FTYPE number, or null where none fits.</summary>
+    public int? FileType { get; init; }
 
-    private static RecipeBook ReadBuiltIn()
+    /// <summary>Type of every quantizable tensor that no rule names; null keeps the source's.</summary>
+    public ElementType? Type { get; init; }
+
+    /// <summary>True when llama-quantize refuses to make such a file without an importance matrix, whatever its tensors.</summary>
+    public bool NeedsImatrix { get; init; }
+
+    /// <summary>Tried in order, each on what those before it chose, so that the last that matches decides.</summary>
+    public IReadOnlyList<RecipeRule> Rules { get; init; } = [];
+
+    /// <summary>True when it changes no type: for splitting anew and for other metadata.</summary>
+    public bool IsCopy => Type is null && Rules.Count == 0;
+
+    /// <summary>The recipe as <see cref="RecipeReader"/> reads it, a rule on each line.</summary>
+    public string ToJson()
     {
-        using Stream stream = typeof(RecipeBook).Assembly.GetManifestResourceStream("llama-quantize.json")!;
-        return JsonSerializer.Deserialize(stream, RecipeJson.Default.RecipeBook)!;
+        StringBuilder text = new("{\n");
+        text.Append("  \"name\": ").Append(Quoted(Name));
+        if (Aliases.Count > 0) text.Append(",\n  \"aliases\": ").Append(List(Aliases));
+        if (FileType is not null) text.Append(",\n  \"file_type\": ").Append(FileType);
+        if (Type is not null) text.Append(",\n  \"type\": ").Append(Quoted(Type.Name));
+        if (NeedsImatrix) text.Append(",\n  \"needs_imatrix\": true");
+        if (Rules.Count > 0) text.Append(",\n  \"rules\": [\n").AppendJoin(",\n", Rules.Select(rule => "    { " + string.Join(", ", Members(rule)) + " }")).Append("\n  ]");
+        return text.Append("\n}").ToString();
     }
-}
 
-[JsonSourceGenerationOptions(
-    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
-    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
-    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-    WriteIndented = true)]
-[JsonSerializable(typeof(RecipeBook))]
-[JsonSerializable(typeof(Recipe))]
-public sealed partial class RecipeJson : JsonSerializerContext;
+    private static IEnumerable<string> Members(RecipeRule rule)
+    {
+        if (rule.Tensors.Count > 0) yield return "\"tensors\": " + (rule.Tensors.Count == 1 ? Quoted(rule.Tensors[0]) : List(rule.Tensors));
+        foreach ((string name, NumberRange? range) in new[] { ("layers", rule.Layers), ("place", rule.Place), ("gqa", rule.Gqa), ("experts", rule.Experts), ("layer_count", rule.LayerCount) })
+        {
+            if (range is not null) yield return $"\"{name}\": {Quoted(range.Text)}";
+        }
+
+        if (rule.Imatrix is { } imatrix) yield return $"\"imatrix\": {(imatrix ? "true" : "false")}";
+        if (rule.Stacked is { } stacked) yield return $"\"stacked\": {(stacked ? "true" : "false")}";
+        if (rule.Replaces.Count > 0) yield return "\"replaces\": " + List(rule.Replaces.Select(type => type.Name));
+        yield return "\"type\": " + Quoted(rule.Type.Name);
+        if (rule.Fallback is not null) yield return "\"fallback\": " + Quoted(rule.Fallback.Name);
+    }
+
+    private static string List(IEnumerable<string> texts) => "[" + string.Join(", ", texts.Select(Quoted)) + "]";
+
+    private static string Quoted(string text) => $"\"{JsonEncodedText.Encode(text)}\"";
+}

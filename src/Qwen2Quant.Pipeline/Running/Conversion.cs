@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Reflection;
 using System.Text.Json;
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Running;
@@ -17,7 +18,8 @@ namespace Qwen2Quant.Pipeline.Running;
 /// <param name="Force">Replaces an existing output.</param>
 /// <param name="Strict">Refuses a plan with substitutions.</param>
 /// <param name="DryRun">Plans and checks only.</param>
-public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false);
+/// <param name="Effort">How hard encoders look for a small error.</param>
+public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal);
 
 /// <summary>Runs a planned conversion from the opened source to the published, verified output.</summary>
 public sealed class Conversion(Checkpoint source, ConversionPlan plan, ConversionOptions options, RunContext context)
@@ -44,12 +46,23 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             };
         }
 
-        PendingOutput.CheckTarget(context.Files, plan.Target, plan.IsFolder, options.Force, InputPaths(), plan.ByteLength);
+        if (plan.Obstacle is { } obstacle)
+        {
+            if (!options.DryRun) throw obstacle;
+            context.Events.Report(new QuantEvent("cannot-run", $"without --dry-run this would be refused: {obstacle.Message}", obstacle.Tensor));
+        }
+
+        string[] inputs = [.. InputPaths()];
+        foreach (string target in plan.Kind == OutputKind.Parts ? plan.Files.Select(file => Path.Combine(Path.GetDirectoryName(plan.Target) ?? "", file.Name)) : [plan.Target])
+        {
+            PendingOutput.CheckTarget(context.Files, target, plan.Kind, options.Force, inputs, plan.ByteLength);
+        }
+
         if (options.DryRun) return Report(null);
 
-        using PendingOutput output = PendingOutput.Begin(context.Files, plan.Target, plan.IsFolder);
+        using PendingOutput output = PendingOutput.Begin(context.Files, plan.Target, plan.Kind);
         IWriteFile[] files = [.. plan.Files.Select(output.Create)];
-        ConversionRunner runner = new(source.Tensors, plan, SolverCatalog.RoundToNearest, context);
+        ConversionRunner runner = new(source.Tensors, plan, SolverCatalog.RoundToNearest, options.Effort, context);
         IReadOnlyList<ErrorSums> sums = runner.Run(files);
         foreach (CompanionFile companion in plan.Companions) output.WriteFile(companion.Name, companion.Bytes);
         output.Flush();
@@ -71,7 +84,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
 
     private void Verify(PendingOutput output, ConversionRunner runner)
     {
-        using Checkpoint reopened = Checkpoint.Open(output.TemporaryPath, context);
+        using Checkpoint reopened = Checkpoint.Open(plan.IsFolder ? output.TemporaryPath : output.PathOf(plan.Files[0].Name), context);
         foreach (PlanItem item in plan.Items)
         {
             TensorEntry? entry = reopened.Raw.Find(item.Name);
@@ -93,7 +106,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         Version,
         source.Location.DisplayName,
         options.Scheme,
-        "reference",
+        options.Effort.ToString().ToLowerInvariant(),
         plan.Target,
         plan.ByteLength,
         plan.ValueCount,

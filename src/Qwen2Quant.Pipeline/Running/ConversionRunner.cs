@@ -25,15 +25,17 @@ internal sealed class ConversionRunner
     private readonly ITensorSource _source;
     private readonly ConversionPlan _plan;
     private readonly ISolver _solver;
+    private readonly Effort _effort;
     private readonly RunContext _context;
     private readonly List<Slab> _slabs;
     private readonly ulong[] _checksums;
 
-    public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, RunContext context)
+    public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, Effort effort, RunContext context)
     {
         _source = source;
         _plan = plan;
         _solver = solver;
+        _effort = effort;
         _context = context;
         _slabs = CutSlabs(plan);
         _checksums = new ulong[_slabs.Count];
@@ -117,7 +119,7 @@ internal sealed class ConversionRunner
             Span<float> chunk = values[..(rows * rowLength)];
             slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
             if (isCopy) Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
-            else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk), target, Effort.Reference, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
+            else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
         _checksums[index] = SlabChecksum.Compute(encoded);

@@ -3,6 +3,7 @@ using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
@@ -113,7 +114,7 @@ public sealed class ConversionTests : IDisposable
         string target = _folder.File("folder");
         _folder.Write("folder/leftover.txt", "x");
         using Checkpoint source = Checkpoint.Open("builtin:tiny", new RunContext());
-        var plan = Qwen2Quant.Pipeline.Planning.FolderPlanner.PlanConversion(source, PlainTypes.F16, "safetensors", target, long.MaxValue, new RunContext());
+        ConversionPlan plan = FolderPlanner.PlanConversion(source, PlainTypes.F16, "safetensors", target, long.MaxValue, new RunContext());
         new Conversion(source, plan, new ConversionOptions("safetensors", Force: true), new RunContext()).Run();
         Assert.False(File.Exists(_folder.File("folder/leftover.txt")));
         Assert.Equal(["folder"], Directory.EnumerateFileSystemEntries(_folder.Path).Select(Path.GetFileName));
@@ -142,13 +143,13 @@ public sealed class ConversionTests : IDisposable
     public void RowsThatFitNoBlockFallBackWithAnEventThatStrictRefuses()
     {
         string odd = TestCheckpoint.Write(_folder.File("odd"), TestCheckpoint.Odd);
-        QuantException error = Assert.Throws<QuantException>(() => Conversions.Quantize(odd, _folder.File("strict.gguf"), "Q4_0", options: new ConversionOptions("gguf:Q4_0", Strict: true)));
+        QuantException error = Assert.Throws<QuantException>(() => Conversions.Quantize(odd, _folder.File("strict.gguf"), "Q6_K", options: new ConversionOptions("gguf:Q6_K", Strict: true)));
         Assert.Equal(ErrorKind.Substitution, error.Kind);
         Assert.False(File.Exists(_folder.File("strict.gguf")));
 
         RunContext context = new();
-        ConversionReport report = Conversions.Quantize(odd, _folder.File("out.gguf"), "Q4_0", context);
-        Assert.Contains(report.Tensors, tensor => tensor is { Type: "F16", RequestedType: "Q4_0" });
+        ConversionReport report = Conversions.Quantize(odd, _folder.File("out.gguf"), "Q6_K", context);
+        Assert.Contains(report.Tensors, tensor => tensor is { Type: "F16", RequestedType: "Q6_K" });
         Assert.Contains(context.Events.Events, planned => planned is { Code: "type-fallback", IsSubstitution: true });
     }
 
@@ -156,7 +157,7 @@ public sealed class ConversionTests : IDisposable
     public void OverridesWinOverTheMixture()
     {
         RecipeOptions options = new() { TensorTypes = [TensorTypeOverride.Parse("blk\\.1\\.ffn_.*=Q8_0"), TensorTypeOverride.Parse("ffn=Q5_0")], EmbeddingType = PlainTypes.F16 };
-        ConversionReport report = Conversions.Quantize("builtin:tiny", _folder.File("out.gguf"), "Q4_0", recipeOptions: options);
+        ConversionReport report = Conversions.Quantize("builtin:tiny", _folder.File("out.gguf"), "Q4_0", quantization: new QuantizationOptions { Types = options });
         Dictionary<string, string> types = report.Tensors.ToDictionary(tensor => tensor.Name, tensor => tensor.Type);
         Assert.Equal("Q8_0", types["blk.1.ffn_up.weight"]);
         Assert.Equal("Q5_0", types["blk.0.ffn_up.weight"]);
@@ -171,7 +172,7 @@ public sealed class ConversionTests : IDisposable
         Conversions.Quantize("builtin:tiny", _folder.File("q8.gguf"), "Q8_0");
         Assert.Equal(Qwen2Quant.Pipeline.PipelineRules.SourceNotQuantized, Assert.Throws<QuantException>(() => Conversions.Quantize(_folder.File("q8.gguf"), _folder.File("q4.gguf"), "Q4_0")).Rule);
         RunContext context = new();
-        Conversions.Quantize(_folder.File("q8.gguf"), _folder.File("q4.gguf"), "Q4_0", context, allowRequantize: true);
+        Conversions.Quantize(_folder.File("q8.gguf"), _folder.File("q4.gguf"), "Q4_0", context, quantization: new QuantizationOptions { AllowRequantize = true });
         Assert.Contains(context.Events.Events, planned => planned.Code == "requantized");
         ConversionReport copy = Conversions.Quantize(_folder.File("q8.gguf"), _folder.File("copy.gguf"), "Q8_0");
         Assert.All(copy.Tensors.Where(tensor => tensor.Type == "Q8_0"), tensor => Assert.Equal("copy", tensor.Solver));

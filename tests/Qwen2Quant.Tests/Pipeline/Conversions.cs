@@ -26,11 +26,11 @@ internal static class Conversions
     }
 
     public static ConversionReport Quantize(
-        string model, string target, string recipe, RunContext? context = null, ConversionOptions? options = null, RecipeOptions? recipeOptions = null, bool allowRequantize = false)
+        string model, string target, string recipe, RunContext? context = null, ConversionOptions? options = null, QuantizationOptions? quantization = null)
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, recipeOptions ?? new RecipeOptions(), allowRequantize, target, context);
+        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, quantization ?? new QuantizationOptions(), target, context);
         return new Conversion(source, plan, options ?? new ConversionOptions("gguf:" + recipe), context).Run();
     }
 }

@@ -1,90 +1,96 @@
-using System.Text.Json;
+using System.Text;
+using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
-using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Recipes;
+using Qwen2Quant.Tests.Support;
 
 namespace Qwen2Quant.Tests.Pipeline;
 
-/// <summary>Types that real llama.cpp gave each tensor of three models (<c>Data/preset-types.json</c>), and published totals.</summary>
-public sealed class RecipeTests
+public sealed class RecipeTests : IDisposable
 {
-    private static readonly Qwen2Config Tiny = new()
-    {
-        VocabSize = 2048, HiddenSize = 256, IntermediateSize = 512, NumHiddenLayers = 3, NumAttentionHeads = 4, NumKeyValueHeads = 2, HeadDim = 64, TieWordEmbeddings = true,
-    };
+    private readonly TempFolder _folder = new();
 
-    private static readonly Dictionary<string, Qwen2Config> Models = new(StringComparer.Ordinal)
-    {
-        ["tiny-qwen2"] = Tiny,
-        ["tiny-qwen2moe"] = Tiny with
-        {
-            IsMoe = true, NumKeyValueHeads = 4, TieWordEmbeddings = false, NumExperts = 8, NumExpertsPerTok = 2, MoeIntermediateSize = 256, SharedExpertIntermediateSize = 512,
-        },
-        ["small-qwen2"] = Tiny with
-        {
-            VocabSize = 24576, HiddenSize = 576, IntermediateSize = 1536, NumHiddenLayers = 30, NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64,
-        },
-    };
-
-    /// <summary>Model name, its configuration, and bytes of tensor data by preset (gguf-facts 7.8, computed from the published shapes).</summary>
-    public static TheoryData<string, Qwen2Config, string, long> Totals()
-    {
-        Qwen2Config half = Tiny with { VocabSize = 151936, HiddenSize = 896, IntermediateSize = 4864, NumHiddenLayers = 24, NumAttentionHeads = 14, NumKeyValueHeads = 2, HeadDim = 64 };
-        Qwen2Config seven = Tiny with { VocabSize = 152064, HiddenSize = 3584, IntermediateSize = 18944, NumHiddenLayers = 28, NumAttentionHeads = 28, NumKeyValueHeads = 4, HeadDim = 128, TieWordEmbeddings = false };
-        Qwen2Config seventyTwo = seven with { HiddenSize = 8192, IntermediateSize = 29568, NumHiddenLayers = 80, NumAttentionHeads = 64, NumKeyValueHeads = 8 };
-        Qwen2Config experts = seven with
-        {
-            IsMoe = true, VocabSize = 151936, NumExperts = 64, NumExpertsPerTok = 8, MoeIntermediateSize = 2560, SharedExpertIntermediateSize = 20480,
-        };
-        TheoryData<string, Qwen2Config, string, long> totals = [];
-        Add("0.5B", half, ("F16", 988208640), ("Q4_0", 346206720), ("Q5_0", 390935040), ("Q6_K", 499788288), ("Q8_0", 525120000));
-        Add("7B", seven, ("F16", 15231899648), ("Q4_0", 4425437184), ("Q5_0", 5309222912), ("Q6_K", 6248245248), ("Q8_0", 8092571648));
-        Add("72B", seventyTwo, ("F16", 145416683520), ("Q4_0", 41225748480), ("Q5_0", 50158043136), ("Q6_K", 64341639168), ("Q8_0", 77256622080));
-        Add("57B-A14B", experts, ("F16", 114831030272), ("Q4_0", 32456327680), ("Q5_0", 39563485696), ("Q6_K", 47114841088), ("Q8_0", 61016840192));
-        return totals;
-
-        void Add(string name, Qwen2Config config, params (string, long)[] sizes)
-        {
-            foreach ((string recipe, long bytes) in sizes) totals.Add(name, config, recipe, bytes);
-        }
-    }
+    public void Dispose() => _folder.Dispose();
 
     [Theory]
-    [MemberData(nameof(Totals))]
-    public void TotalsAreThoseOfPublishedFiles(string name, Qwen2Config config, string recipe, long bytes)
+    [InlineData("8", 24, "8")]
+    [InlineData("..2", 24, "0 1")]
+    [InlineData("22..", 24, "22 23")]
+    [InlineData("..1/8", 28, "0 1 2")]
+    [InlineData("1/8..1/4", 28, "3 4 5 6")]
+    [InlineData("..1/8, 7/8..", 24, "0 1 2 21 22 23")]
+    [InlineData("..1/16", 15, "")]
+    [InlineData("more", 24, "0 1 2 5 8 11 14 17 20 21 22 23")]
+    [InlineData("more", 28, "0 1 2 5 8 11 14 17 20 23 24 25 26 27")]
+    [InlineData("1, more", 3, "1 2")]
+    public void RangesHoldTheirNumbers(string text, int layers, string expected) =>
+        Assert.Equal(expected, string.Join(' ', Enumerable.Range(0, layers).Where(layer => NumberRange.TryParse(text)!.Contains(layer, layers))));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("..")]
+    [InlineData("a")]
+    [InlineData("-1")]
+    [InlineData("1/0..")]
+    [InlineData("1/8")]
+    [InlineData("1..2..3")]
+    [InlineData("..1/2/3")]
+    [InlineData("1,")]
+    [InlineData("2147483648")]
+    [InlineData("More")]
+    public void OtherTextsAreNoRanges(string text) => Assert.Null(NumberRange.TryParse(text));
+
+    [Fact]
+    public void EveryRecipeIsReadAsItIsPrinted()
     {
-        Assert.NotEmpty(name);
-        Assert.Equal(bytes, Plan(config, recipe).Sum(tensor => tensor.ByteLength));
+        foreach (Recipe recipe in RecipeBook.BuiltIn.Recipes)
+        {
+            Recipe read = Load(recipe.ToJson());
+            Assert.Equal(recipe.ToJson(), read.ToJson());
+            foreach (string shape in new[] { "0.5B", "tiny-qwen2moe" })
+            {
+                Assert.Equal(PublishedShapes.Plan(PublishedShapes.All[shape], recipe), PublishedShapes.Plan(PublishedShapes.All[shape], read));
+            }
+        }
     }
 
     [Fact]
-    public void TypesAreThoseThatLlamaCppChose()
+    public void ARecipeMayUseEveryCondition()
     {
-        using JsonDocument golden = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "Pipeline", "Data", "preset-types.json")));
-        int compared = 0;
-        foreach (JsonProperty model in golden.RootElement.EnumerateObject())
-        {
-            foreach (JsonProperty preset in model.Value.EnumerateObject())
-            {
-                Recipe recipe = RecipeBook.BuiltIn.Find(preset.Name)!;
-                Assert.Equal(preset.Value.GetProperty("file_type").GetInt32(), recipe.FileType);
-                Dictionary<string, OutputTensor> planned = Plan(Models[model.Name], preset.Name).ToDictionary(tensor => tensor.Name);
-                foreach (JsonProperty type in preset.Value.GetProperty("types").EnumerateObject())
-                {
-                    foreach (JsonElement tensor in type.Value.EnumerateArray())
-                    {
-                        Assert.True(type.Name == planned[tensor.GetString()!].Type.Name, $"{model.Name} {preset.Name} {tensor}: {planned[tensor.GetString()!].Type} instead of {type.Name}");
-                        compared++;
-                    }
-                }
+        Recipe recipe = Load("""
+            { "name": "mine", "type": "Q4_K", "rules": [
+              { "tensors": ["attn_v", "attn_k"], "layers": "..1/8, more", "gqa": "4..", "experts": "0", "layer_count": "20..30", "imatrix": false, "stacked": false, "replaces": ["Q4_K"], "type": "Q6_K" },
+              { "tensors": "ffn_down", "place": "1..", "type": "q5_K", "fallback": "Q8_0" } ] }
+            """);
+        Dictionary<string, string> types = PublishedShapes.Plan(PublishedShapes.All["0.5B"], recipe).ToDictionary(tensor => tensor.Name, tensor => tensor.Type.Name);
+        Assert.Equal(("Q8_0", "Q5_0", "Q4_K", "Q5_K"), (types["blk.5.attn_k.weight"], types["blk.6.attn_k.weight"], types["blk.0.ffn_down.weight"], types["blk.1.ffn_down.weight"]));
+        Assert.Null(recipe.FileType);
+    }
 
-                Assert.Equal(preset.Value.GetProperty("bytes_of_tensor_data").GetInt64(), planned.Values.Sum(tensor => tensor.ByteLength));
-            }
-        }
-
-        Assert.True(compared > 1000);
+    [Theory]
+    [InlineData("[]", "the recipe", "an object")]
+    [InlineData("{\"type\": \"Q8_0\"}", "the recipe", "no name")]
+    [InlineData("{\"name\": \"x\", \"typ\": \"Q8_0\"}", "\"typ\"", "needs_imatrix")]
+    [InlineData("{\"name\": \"x\", \"type\": \"Q9_9\"}", "Q9_9", "types")]
+    [InlineData("{\"name\": \"x\", \"type\": 8}", "type", "a text")]
+    [InlineData("{\"name\": \"x\", \"name\": \"y\"}", "not JSON", "twice")]
+    [InlineData("{\"name\": \"x\", \"file_type\": -1}", "file_type", "a whole number")]
+    [InlineData("{\"name\": \"x\", \"needs_imatrix\": 1}", "needs_imatrix", "true or false")]
+    [InlineData("{\"name\": \"x\", \"rules\": [{\"tensors\": \"attn_v\"}]}", "rules[0]", "no type")]
+    [InlineData("{\"name\": \"x\", \"rules\": [{\"type\": \"F16\"}, {\"type\": \"F16\", \"tensors\": \"attn_w\"}]}", "rules[1].tensors", "attn_v")]
+    [InlineData("{\"name\": \"x\", \"rules\": [{\"type\": \"F16\", \"layer\": \"1\"}]}", "\"layer\"", "layer_count")]
+    [InlineData("{\"name\": \"x\", \"rules\": [{\"type\": \"F16\", \"layers\": \"1-2\"}]}", "\"1-2\"", "1/8..7/8")]
+    [InlineData("{\"name\": \"x\", \"rules\": [{\"type\": \"F16\", \"replaces\": [\"Q4\"]}]}", "rules[0].replaces", "\"Q4\"")]
+    [InlineData("{\"name\": \"x\"} x", "not JSON", "x")]
+    [InlineData("{\"name\": \"x\",}", "not JSON", "at byte")]
+    public void BadRecipesAreUsageErrorsThatSayWhere(string json, params string[] named)
+    {
+        QuantException error = Assert.Throws<QuantException>(() => Load(json));
+        Assert.Equal(ErrorKind.Usage, error.Kind);
+        Assert.All(named, text => Assert.Contains(text, error.Message, StringComparison.Ordinal));
     }
 
     [Theory]
@@ -92,30 +98,70 @@ public sealed class RecipeTests
     [InlineData("=Q8_0")]
     [InlineData("attn_(=Q8_0")]
     [InlineData("attn_v=Q9_9")]
-    [InlineData("attn_v=IQ1_S")]
     public void BadOverridesAreUsageErrors(string text) => Assert.Equal(ErrorKind.Usage, Assert.Throws<QuantException>(() => TensorTypeOverride.Parse(text)).Kind);
 
     [Fact]
-    public void EveryRecipeNamesTypesThatCanBeWritten()
+    public void FallbacksAreSmallerBlocksAndEveryRecipeHasItsOwnName()
     {
-        foreach (Recipe recipe in RecipeBook.BuiltIn.Recipes)
-        {
-            TypeChooser.RequireWritable(recipe.Type);
-            foreach (RecipeRule rule in recipe.Rules ?? []) TypeChooser.RequireWritable(rule.Type);
-        }
-
-        Assert.Equal(RecipeBook.BuiltIn.Recipes.Count, RecipeBook.BuiltIn.Recipes.Select(recipe => recipe.FileType).Distinct().Count());
-        foreach ((string wanted, string fallback) in RecipeBook.BuiltIn.Fallbacks)
-        {
-            Assert.True(TypeChooser.RequireWritable(wanted).ValuesPerBlock > TypeChooser.RequireWritable(fallback).ValuesPerBlock);
-        }
+        RecipeBook book = RecipeBook.BuiltIn;
+        Assert.Equal(16, book.Fallbacks.Count);
+        Assert.All(book.Fallbacks, pair => Assert.True(pair.Key.ValuesPerBlock > pair.Value.ValuesPerBlock));
+        string[] names = [.. book.Recipes.SelectMany(recipe => recipe.Aliases.Prepend(recipe.Name))];
+        Assert.Equal(names.Length, names.Distinct(StringComparer.OrdinalIgnoreCase).Count());
     }
 
-    private static List<OutputTensor> Plan(Qwen2Config config, string recipeName)
+    [Fact]
+    public void FallbacksAreToldAndTheLastResortIsHalf()
     {
         List<QuantEvent> events = [];
-        TypeChooser chooser = new(RecipeBook.BuiltIn, RecipeBook.BuiltIn.Find(recipeName)!, new RecipeOptions(), config.TieWordEmbeddings, config.IsMoe ? config.NumExperts : 0);
-        return [.. GgufNames.Plan(TensorCatalogue.For(config)).Select(tensor =>
-            new OutputTensor(tensor.Name, chooser.Choose(tensor.Name, tensor.Shape, PlainTypes.F32, events).Actual, tensor.Shape))];
+        Dictionary<string, string> types = PublishedShapes.Plan(TestCheckpoint.Odd, PublishedShapes.Find("Q4_K_S"), events: events).ToDictionary(tensor => tensor.Name, tensor => tensor.Type.Name);
+        Assert.Equal("F16", types["blk.0.ffn_up.weight"]);
+        Assert.Equal(types.Values.Count(type => type == "F16"), events.Count(planned => planned is { Code: "type-fallback", IsSubstitution: true }));
     }
+
+    [Theory]
+    [InlineData("Q4_0")]
+    [InlineData("IQ4_NL")]
+    [InlineData("Q8_0")]
+    [InlineData("MXFP4_MOE")]
+    public void RowsWithoutAFallbackAreRefused(string preset)
+    {
+        QuantException error = Assert.Throws<QuantException>(() => PublishedShapes.Plan(TestCheckpoint.Odd, PublishedShapes.Find(preset)));
+        Assert.Equal(ErrorKind.Usage, error.Kind);
+        Assert.Contains("--tensor-type", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void TypesThatAnOptionNamesAreTakenOrRefused()
+    {
+        QuantException error = Refuse(new RecipeOptions { EmbeddingType = Type("Q6_K") });
+        Assert.Contains("--embedding-type Q8_0", error.Message, StringComparison.Ordinal);
+        Assert.Contains("--output-type Q5_0", Refuse(new RecipeOptions { OutputType = Type("Q4_K") }).Message, StringComparison.Ordinal);
+        Assert.Equal("Q8_0", TypeOf("0.5B", "token_embd.weight", new RecipeOptions { OutputType = Type("Q8_0") }));
+        Assert.Equal("F16", TypeOf("0.5B", "token_embd.weight", new RecipeOptions { OutputType = Type("Q8_0"), EmbeddingType = Type("F16") }));
+        Assert.Equal("Q4_K", TypeOf("7B", "token_embd.weight", new RecipeOptions { OutputType = Type("Q8_0") }));
+        Assert.Equal("Q8_0", TypeOf("7B", "output.weight", new RecipeOptions { OutputType = Type("Q8_0"), Pure = true }));
+        Assert.Equal("Q4_K", TypeOf("7B", "output.weight", new RecipeOptions { Pure = true }));
+        Assert.Equal("F32", TypeOf("7B", "output.weight", new RecipeOptions { LeaveOutputTensor = true }));
+        Assert.Equal("Q5_0", TypeOf("0.5B", "blk.3.attn_q.weight", new RecipeOptions { Pure = true, TensorTypes = [TensorTypeOverride.Parse("ATTN_Q=Q4_K")] }));
+
+        static QuantException Refuse(RecipeOptions options) => Assert.Throws<QuantException>(() => TypeOf("0.5B", "output.weight", options));
+    }
+
+    /// <summary>llama-quantize shifts the mixture of all later layers here; this program counts layers by name.</summary>
+    [Fact]
+    public void AnOptionForOneTensorChangesNoOther()
+    {
+        Recipe recipe = PublishedShapes.Find("Q4_K_M");
+        RecipeOptions options = new() { TensorTypes = [TensorTypeOverride.Parse(@"blk\.0\.attn_v=Q8_0")] };
+        IEnumerable<OutputTensor> plain = PublishedShapes.Plan(PublishedShapes.All["7B"], recipe), changed = PublishedShapes.Plan(PublishedShapes.All["7B"], recipe, options: options);
+        Assert.Equal(["blk.0.attn_v.weight"], plain.Zip(changed).Where(pair => pair.First != pair.Second).Select(pair => pair.First.Name));
+    }
+
+    private static string TypeOf(string shape, string tensor, RecipeOptions options) =>
+        PublishedShapes.Plan(PublishedShapes.All[shape], PublishedShapes.Find("Q4_K_M"), options: options).Single(planned => planned.Name == tensor).Type.Name;
+
+    private static ElementType Type(string name) => RecipeOptions.FindType(name, "test");
+
+    private Recipe Load(string json) => RecipeBook.Load(DiskFileLayer.Instance, _folder.Write("recipe.json", Encoding.UTF8.GetBytes(json)), Limits.Default.JsonFileBytes);
 }

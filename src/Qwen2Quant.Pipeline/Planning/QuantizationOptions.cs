@@ -1,0 +1,21 @@
+using Qwen2Quant.Pipeline.Recipes;
+
+namespace Qwen2Quant.Pipeline.Planning;
+
+/// <summary>What a user may ask of a quantization beside the recipe.</summary>
+public sealed record QuantizationOptions
+{
+    public RecipeOptions Types { get; init; } = new();
+
+    /// <summary>True when an importance matrix will be used: some mixtures then differ, and some types are possible only then.</summary>
+    public bool HasImatrix { get; init; }
+
+    /// <summary>Quantizes a source that is quantized already.</summary>
+    public bool AllowRequantize { get; init; }
+
+    /// <summary>Cuts the output where the source is cut.</summary>
+    public bool KeepSplit { get; init; }
+
+    /// <summary>Set after all other keys, in this order.</summary>
+    public IReadOnlyList<MetadataOverride> Metadata { get; init; } = [];
+}
