@@ -36,11 +36,13 @@ internal static class QuantizeVerb
         Option<string[]> failAbove = ModelOptions.FailAbove();
         Option<string[]> failBelow = ModelOptions.FailBelow();
         WindowOptionSet windows = new(Proof.DefaultValidationChunks);
+        ImportanceOptionSet importance = new();
         Verb verb = new(
             "quantize",
             "Quantizes a model, verifies what was written, and measures what it cost.",
             "quantize builtin:tiny --to gguf:Q4_0 --out tiny-Q4_0.gguf --validate builtin:text",
             "quantize Qwen/Qwen2-7B-Instruct --to gguf:Q8_0 --out qwen2-7b-Q8_0.gguf --validate wiki.test.raw --fail-above mean_kld=0.01",
+            "quantize Qwen/Qwen2-0.5B --to gguf:Q4_0 --out qwen2.gguf --imatrix imatrix.gguf",
             "quantize ./Qwen2-0.5B --to gguf:Q5_1 --out qwen2.gguf --dry-run");
         verb.Arguments.Add(model);
         foreach (Option option in new Option[] { to, output, effort, pure, outputType, embeddingType, leaveOutput, tensorType, allowRequantize, force, strict, dryRun, validate, failAbove, failBelow })
@@ -48,6 +50,7 @@ internal static class QuantizeVerb
             verb.Options.Add(option);
         }
 
+        importance.AddTo(verb);
         windows.AddTo(verb);
         verb.SetAction(parsed => run(parsed, session =>
         {
@@ -70,7 +73,7 @@ internal static class QuantizeVerb
 
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
-            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, recipeOptions, session.Get(allowRequantize), session.Get(output), session.Context);
+            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, recipeOptions, session.Get(allowRequantize), session.Get(output), session.Context, importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)));
             ConversionOptions options = new(GgufPrefix + recipe.Name, session.Get(force), session.Get(strict), session.Get(dryRun));
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();

@@ -1,5 +1,6 @@
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Calibration;
 
 namespace Qwen2Quant.Pipeline.Planning;
 
@@ -32,6 +33,10 @@ public sealed record ConversionPlan
     public required IReadOnlyList<PlannedFile> Files { get; init; }
     public required IReadOnlyList<CompanionFile> Companions { get; init; }
     public required IReadOnlyList<PlanItem> Items { get; init; }
+
+    /// <summary>Weights for the encoders, or null for none.</summary>
+    public Importance? Importance { get; init; }
+
     /// <summary>Substitutions and whatever else differs from what was asked.</summary>
     public required IReadOnlyList<QuantEvent> Events { get; init; }
 

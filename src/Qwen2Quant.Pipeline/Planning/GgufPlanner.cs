@@ -3,6 +3,7 @@ using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Recipes;
 using Qwen2Quant.Pipeline.Running;
@@ -37,7 +38,9 @@ public static class GgufPlanner
     }
 
     /// <summary>Plans a quantization by a recipe.</summary>
-    public static ConversionPlan PlanQuantization(Checkpoint source, Recipe recipe, RecipeOptions options, bool allowRequantize, string target, RunContext context)
+    /// <param name="importance">Weights for the encoders; a tensor that is quantized without them is an event.</param>
+    public static ConversionPlan PlanQuantization(
+        Checkpoint source, Recipe recipe, RecipeOptions options, bool allowRequantize, string target, RunContext context, Importance? importance = null)
     {
         List<QuantEvent> events = [];
         TypeChooser chooser = new(RecipeBook.BuiltIn, recipe, options, source.Config.TieWordEmbeddings, source.Config.IsMoe ? source.Config.NumExperts : 0);
@@ -56,7 +59,14 @@ public static class GgufPlanner
             events.Add(new QuantEvent("requantized", $"{item.Name}: quantized again, from {item.Parts[0].Type.Name} to {item.Target.Tensor.Type.Name}; quantize the original model for a smaller error", item.Name));
         }
 
-        return Finish(source, items, Metadata(source, (uint)recipe.FileType, context), target, events);
+        GgufMetadata metadata = Metadata(source, (uint)recipe.FileType, context);
+        importance?.WriteMetadata(metadata);
+        foreach (PlanItem item in items.Where(item => importance is { } weights && item.Target.Tensor.Type.IsQuantized && !item.IsCopy && weights.TokensSeen(item.Name) is null))
+        {
+            events.Add(new QuantEvent("imatrix-missing", $"{item.Name}: the importance matrix has no entry; all columns weigh the same", item.Name));
+        }
+
+        return Finish(source, items, metadata, target, events) with { Importance = importance };
     }
 
     private static TensorEntry[] Parts(Checkpoint source, GgufTensor tensor) => [.. tensor.Parts.Select(part => source.Tensors.Find(part.Name)!)];
