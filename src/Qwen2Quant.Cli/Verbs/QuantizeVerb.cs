@@ -2,9 +2,11 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
+using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Recipes;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
@@ -73,7 +75,10 @@ internal static class QuantizeVerb
 
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
-            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, recipeOptions, session.Get(allowRequantize), session.Get(output), session.Context, importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)));
+            // Before statistics are collected, which takes longest.
+            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), isFolder: false, session.Get(force), [], plannedBytes: 0);
+            Importance? weights = importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun));
+            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, recipeOptions, session.Get(allowRequantize), session.Get(output), session.Context, weights);
             ConversionOptions options = new(GgufPrefix + recipe.Name, session.Get(force), session.Get(strict), session.Get(dryRun));
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Qwen2Quant.Core.Errors;
-using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline.Checkpoints;

@@ -1,4 +1,3 @@
-using System.Globalization;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
@@ -22,6 +21,7 @@ public sealed record ImportanceFilter(IReadOnlyList<string> Include, IReadOnlyLi
 public sealed class Importance
 {
     private const string Embedding = "token_embd.weight";
+    private const string LayerPrefix = "blk.";
 
     private readonly Dictionary<string, (float[] Weights, long[] Counts)> _byName = new(StringComparer.Ordinal);
     private readonly Imatrix _imatrix;
@@ -47,7 +47,7 @@ public sealed class Importance
         return importance;
     }
 
-    /// <summary>Refuses statistics of another model: no name of this one, a layer that it does not have, or other lengths. Names that mean nothing are events.</summary>
+    /// <summary>Refuses statistics of another model: no name of this one, a tensor inside the layers that it does not have, or other lengths. Names outside the layers are events.</summary>
     public static void CheckModel(Imatrix imatrix, TensorCatalogue catalogue, string path, RunContext context)
     {
         Dictionary<string, long> lengths = Lengths(catalogue);
@@ -60,13 +60,9 @@ public sealed class Importance
         {
             if (!lengths.TryGetValue(entry.Name, out long length))
             {
-                if (!IsBeyondLastLayer(entry.Name, catalogue.Config.NumHiddenLayers))
-                {
-                    context.Events.Report(new QuantEvent("imatrix-surplus", $"{TextEscape.Escape(entry.Name)}: the model has no such tensor; its importance is not used"));
-                    continue;
-                }
-
-                throw AnotherModel(path, "it has a layer that this one has not", entry.Name, null, $"{catalogue.Config.NumHiddenLayers} layers");
+                if (entry.Name.StartsWith(LayerPrefix, StringComparison.Ordinal)) throw AnotherModel(path, "it has a tensor that this one has not", entry.Name, null, null);
+                context.Events.Report(new QuantEvent("imatrix-surplus", $"{TextEscape.Escape(entry.Name)}: the model has no such tensor; its importance is not used"));
+                continue;
             }
 
             if (entry.Sums.Length == length) continue;
@@ -124,12 +120,6 @@ public sealed class Importance
     /// <summary>Values that the entry of each tensor must have: a row's length, for stacks times the experts.</summary>
     private static Dictionary<string, long> Lengths(TensorCatalogue catalogue) =>
         GgufNames.Plan(catalogue).ToDictionary(tensor => tensor.Name, tensor => tensor.Shape.RowLength * tensor.Parts.Count, StringComparer.Ordinal);
-
-    private static bool IsBeyondLastLayer(string name, int layerCount)
-    {
-        string[] parts = name.Split('.', 3);
-        return parts.Length == 3 && parts[0] == "blk" && int.TryParse(parts[1], NumberStyles.None, CultureInfo.InvariantCulture, out int layer) && layer >= layerCount;
-    }
 
     private static QuantException AnotherModel(string path, string why, string tensor, string? found, string? expected) => new(ErrorKind.InvalidInput, $"the importance matrix is another model's: {why}")
     {

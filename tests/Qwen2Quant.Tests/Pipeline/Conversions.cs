@@ -1,4 +1,5 @@
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
@@ -26,11 +27,11 @@ internal static class Conversions
     }
 
     public static ConversionReport Quantize(
-        string model, string target, string recipe, RunContext? context = null, ConversionOptions? options = null, RecipeOptions? recipeOptions = null, bool allowRequantize = false)
+        string model, string target, string recipe, RunContext? context = null, ConversionOptions? options = null, RecipeOptions? recipeOptions = null, bool allowRequantize = false, Importance? importance = null)
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, recipeOptions ?? new RecipeOptions(), allowRequantize, target, context);
+        ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, recipeOptions ?? new RecipeOptions(), allowRequantize, target, context, importance);
         return new Conversion(source, plan, options ?? new ConversionOptions("gguf:" + recipe), context).Run();
     }
 }

@@ -29,6 +29,9 @@ internal sealed class ImatrixDatReader
 
     private int Remaining => _bytes.Length - _position;
 
+    /// <summary>What a length that is read next may span.</summary>
+    private int BytesBehindNumber => Math.Max(Remaining - sizeof(int), 0);
+
     public static Imatrix Read(IReadFile file, Limits limits)
     {
         if (file.Length > Array.MaxLength) throw GgufRefusal.Limit(ImatrixRules.Layout, file.Path, "the file is too long for an importance matrix", file.Length, Array.MaxLength);
@@ -48,7 +51,7 @@ internal sealed class ImatrixDatReader
         }
 
         int chunkCount = Remaining == 0 ? 0 : Number("the number of windows", 0, int.MaxValue);
-        string dataset = Remaining == 0 ? "" : Text("the text's name", 0, Remaining);
+        string dataset = Remaining == 0 ? "" : Text("the text's name", 0, int.MaxValue);
         if (Remaining > 0) throw Refused("bytes follow the end of the importance matrix", found: $"{Remaining} bytes");
         return new Imatrix([.. entries.Values], dataset.Length == 0 ? [] : [dataset], chunkCount, 0);
     }
@@ -57,7 +60,7 @@ internal sealed class ImatrixDatReader
     {
         string name = Text("a name", 1, LongestName);
         int calls = Number("the number of calls", int.MinValue, int.MaxValue);
-        int valueCount = Number("the number of values", 1, Remaining / sizeof(float));
+        int valueCount = Number("the number of values", 1, BytesBehindNumber / sizeof(float));
         float[] sums = MemoryMarshal.Cast<byte, float>(Take(valueCount * sizeof(float))).ToArray();
         for (int i = 0; i < sums.Length; i++) sums[i] *= Imatrix.DefaultChunkSize;
         return new ImatrixEntry(name, sums, [(long)calls * Imatrix.DefaultChunkSize]);
@@ -75,7 +78,7 @@ internal sealed class ImatrixDatReader
 
     private string Text(string what, int shortest, int longest)
     {
-        int length = Number($"the length of {what}", shortest, Math.Min(longest, Math.Max(Remaining - sizeof(int), 0)));
+        int length = Number($"the length of {what}", shortest, Math.Min(longest, BytesBehindNumber));
         try
         {
             return StrictUtf8.GetString(Take(length));
