@@ -14,7 +14,7 @@ internal static class ModelOptions
 
     public static Option<bool> Force() => new("--force") { Description = "Replace an existing output" };
 
-    public static Option<bool> Strict() => new("--strict") { Description = "Refuse substitutions of types (exit code 5)" };
+    public static Option<bool> Strict() => new("--strict") { Description = "Refuse substitutions: types other than asked for, importance of experts that saw no tokens (exit code 5)" };
 
     public static Option<bool> DryRun() => new("--dry-run") { Description = "Print the plan: every tensor's type, the exact size, substitutions; write nothing" };
 

@@ -5,6 +5,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
+using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Recipes;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
@@ -33,22 +34,25 @@ internal static class QuantizeVerb
         Option<string[]> failAbove = ModelOptions.FailAbove();
         Option<string[]> failBelow = ModelOptions.FailBelow();
         WindowOptionSet windows = new(Proof.DefaultValidationChunks);
+        ImportanceOptionSet importance = new();
         Verb verb = new(
             "quantize",
             "Quantizes a model, verifies what was written, and measures what it cost.",
             "quantize builtin:tiny --to gguf:Q4_0 --out tiny-Q4_0.gguf --validate builtin:text",
             "quantize Qwen/Qwen2-7B-Instruct --to gguf:Q8_0 --out qwen2-7b-Q8_0.gguf --validate wiki.test.raw --fail-above mean_kld=0.01",
             "quantize ./Qwen2-0.5B --to gguf:Q4_K_M --out qwen2.gguf --dry-run",
+            "quantize Qwen/Qwen2-7B --to gguf:IQ2_M --out qwen2-7b-IQ2_M.gguf --imatrix imatrix.gguf",
             "quantize qwen2-7b-BF16.gguf --to gguf --recipe mine.json --out qwen2-7b-mine.gguf");
         verb.Arguments.Add(model);
         verb.Options.Add(output);
         recipes.AddTo(verb);
         foreach (Option option in new Option[] { effort, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
+        importance.AddTo(verb);
         windows.AddTo(verb);
         verb.SetAction(parsed => run(parsed, session =>
         {
             Recipe recipe = recipes.ReadRecipe(session);
-            QuantizationOptions quantization = recipes.Read(session, hasImatrix: false);
+            QuantizationOptions quantization = recipes.Read(session);
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
             string? textArgument = session.Parsed.GetValue(validate);
             if (textArgument is null && (session.Get(failAbove)?.Length > 0 || session.Get(failBelow)?.Length > 0))
@@ -58,6 +62,9 @@ internal static class QuantizeVerb
 
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
+            // Before statistics are collected, which takes longest.
+            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), OutputKind.File, session.Get(force), [], plannedBytes: 0);
+            quantization = quantization with { Importance = importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)) };
             ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, quantization, session.Get(output), session.Context);
             ConversionOptions options = new(RecipeOptionSet.SchemeOf(recipe), session.Get(force), session.Get(strict), session.Get(dryRun), Enum.Parse<Effort>(session.Get(effort), ignoreCase: true));
             Conversion conversion = new(source, plan, options, session.Context);

@@ -45,8 +45,7 @@ internal sealed class RecipeOptionSet
     }
 
     /// <summary>What else was asked.</summary>
-    /// <param name="hasImatrix">True when an importance matrix will be used.</param>
-    public QuantizationOptions Read(Session session, bool hasImatrix) => new()
+    public QuantizationOptions Read(Session session) => new()
     {
         Types = new RecipeOptions
         {
@@ -56,7 +55,6 @@ internal sealed class RecipeOptionSet
             LeaveOutputTensor = session.Get(_leaveOutput),
             TensorTypes = [.. (session.Get(_tensorType) ?? []).Select(TensorTypeOverride.Parse)],
         },
-        HasImatrix = hasImatrix,
         AllowRequantize = session.Get(_allowRequantize),
         KeepSplit = session.Get(_keepSplit),
         Metadata = [.. (session.Get(_overrideKv) ?? []).Select(MetadataOverride.Parse)],

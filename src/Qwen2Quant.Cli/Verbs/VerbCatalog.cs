@@ -13,6 +13,7 @@ internal static class VerbCatalog
         InspectVerb.Create,
         ConvertVerb.Create,
         QuantizeVerb.Create,
+        CalibrateVerb.Create,
         PerplexityVerb.Create,
         CompareVerb.Create,
         VerifyVerb.Create,

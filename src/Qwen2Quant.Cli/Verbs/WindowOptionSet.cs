@@ -33,13 +33,21 @@ internal sealed class WindowOptionSet
         command.Options.Add(_sampling);
     }
 
+    /// <summary>Tokens of one window.</summary>
+    public int Context(Session session) => session.Get(_context);
+
+    /// <summary>What <c>--sampling</c> says; null when it is not given.</summary>
+    public WindowSampling? ExplicitSampling(Session session) => session.Parsed.GetResult(_sampling) is { Implicit: false } ? Sampling(session) : null;
+
     public WindowOptions Read(Session session) => new()
     {
         Context = session.Get(_context),
         Chunks = session.Parsed.GetValue(_chunks) ?? _defaultChunks,
         Protocol = session.Get(_protocol) == "full" ? ScoringProtocol.Full : ScoringProtocol.Llama,
-        Sampling = session.Get(_sampling) == "spread" ? WindowSampling.Spread : WindowSampling.First,
+        Sampling = Sampling(session),
     };
+
+    private WindowSampling Sampling(Session session) => session.Get(_sampling) == "spread" ? WindowSampling.Spread : WindowSampling.First;
 
     private static Option<string> Choice(string name, string description, params string[] values)
     {

@@ -10,7 +10,8 @@ internal sealed unsafe class MixtureOfExperts(Qwen2Config config, WorkerTeam tea
     private const int RowsPerTask = 16;
 
     /// <summary>result [rowCount, hidden] (+)= down(silu(gate(x)) up(x)).</summary>
-    public void FeedForward(FeedForwardWeights weights, ForwardScratch scratch, float* x, int rowCount, float* result, bool accumulate)
+    /// <param name="down">What <paramref name="tap"/> calls the input of down.</param>
+    public void FeedForward(FeedForwardWeights weights, ForwardScratch scratch, float* x, int rowCount, float* result, bool accumulate, LinearInput down, ActivationTap tap)
     {
         int width = weights.Width;
         float* gateUp = scratch.Get(Slot.GateUp, 2L * width * rowCount);
@@ -25,11 +26,12 @@ internal sealed unsafe class MixtureOfExperts(Qwen2Config config, WorkerTeam tea
                 RowKernels.SiluMultiply(gate, gate + width, activated + ((long)width * row), width);
             }
         });
+        tap.Show(down, activated, rowCount, width);
         weights.Down.Multiply(activated, rowCount, result, team, accumulate);
     }
 
     /// <summary>Adds the mixture of <paramref name="x"/> [rowCount, hidden] to <paramref name="result"/>; experts in ascending order, then the shared one.</summary>
-    public void Mix(ExpertWeights weights, ForwardScratch scratch, float* x, int rowCount, float* result)
+    public void Mix(ExpertWeights weights, ForwardScratch scratch, float* x, int rowCount, float* result, int layer, ActivationTap tap)
     {
         int hidden = config.HiddenSize;
         float* router = scratch.Get(Slot.Router, (long)config.NumExperts * rowCount);
@@ -42,13 +44,14 @@ internal sealed unsafe class MixtureOfExperts(Qwen2Config config, WorkerTeam tea
             List<(int Row, float Weight)> rows = chosen[expert];
             if (rows.Count == 0) continue;
             for (int i = 0; i < rows.Count; i++) Row(x, rows[i].Row).CopyTo(Row(input, i));
-            FeedForward(weights.Experts[expert], scratch, input, rows.Count, output, false);
+            tap.Show(new LinearInput(LinearInputKind.ExpertFeedForward, layer, expert), input, rows.Count, hidden);
+            FeedForward(weights.Experts[expert], scratch, input, rows.Count, output, false, new LinearInput(LinearInputKind.ExpertDown, layer, expert), tap);
             for (int i = 0; i < rows.Count; i++) TensorPrimitives.MultiplyAdd(Row(output, i), rows[i].Weight, Row(result, rows[i].Row), Row(result, rows[i].Row));
         }
 
         float* gates = scratch.Get(Slot.SharedGate, rowCount);
         weights.SharedGate.Multiply(x, rowCount, gates, team);
-        FeedForward(weights.Shared, scratch, x, rowCount, output, false);
+        FeedForward(weights.Shared, scratch, x, rowCount, output, false, new LinearInput(LinearInputKind.SharedDown, layer), tap);
         for (int row = 0; row < rowCount; row++)
         {
             float weight = 1 / (1 + MathF.Exp(-gates[row]));

@@ -60,8 +60,9 @@ public sealed unsafe class Qwen2Model
 
     /// <summary>Runs tokens through the layers after those in <paramref name="cache"/>, and appends them to it.</summary>
     /// <param name="hidden">[tokens, hidden size], receives the states after the final norm.</param>
+    /// <param name="observer">Sees the inputs of all linear layers, those of the output included.</param>
     /// <exception cref="QuantException">A token is beyond the vocabulary, the cache is full, or activations are not finite. The cache then holds what it held before.</exception>
-    public void Forward(ReadOnlySpan<int> tokens, KvCache cache, Span<float> hidden)
+    public void Forward(ReadOnlySpan<int> tokens, KvCache cache, Span<float> hidden, IActivationObserver? observer = null)
     {
         if (hidden.Length < (long)tokens.Length * Config.HiddenSize) throw new ArgumentException("too short", nameof(hidden));
         cache.RequireRoom(tokens.Length);
@@ -71,7 +72,7 @@ public sealed unsafe class Qwen2Model
             for (int first = 0; first < tokens.Length; first += _batchTokens)
             {
                 int count = Math.Min(_batchTokens, tokens.Length - first);
-                fixed (float* states = hidden[(first * Config.HiddenSize)..]) RunBatch(tokens.Slice(first, count), cache, states);
+                fixed (float* states = hidden[(first * Config.HiddenSize)..]) RunBatch(tokens.Slice(first, count), cache, states, new ActivationTap(observer));
             }
         }
         catch
@@ -89,7 +90,7 @@ public sealed unsafe class Qwen2Model
         fixed (float* states = hidden, target = logits) _output.Multiply(states, rowCount, target, _team);
     }
 
-    private void RunBatch(ReadOnlySpan<int> tokens, KvCache cache, float* states)
+    private void RunBatch(ReadOnlySpan<int> tokens, KvCache cache, float* states, ActivationTap tap)
     {
         int count = tokens.Length;
         int hidden = Config.HiddenSize;
@@ -103,17 +104,21 @@ public sealed unsafe class Qwen2Model
         {
             LayerWeights weights = _layers[layer];
             Normalize(residual, weights.AttentionNorm, normalized, count, cache.Length, layer == 0 ? "the embedding" : "the MLP of", layer - 1);
+            tap.Show(new LinearInput(LinearInputKind.Attention, layer), normalized, count, hidden);
             weights.QueryKeyValue.Multiply(normalized, count, qkv, _team);
             _attention.Append(layer, cache, qkv, weights.QueryKeyValueBias, count);
             _attention.Attend(layer, cache, qkv, cache.Length, count, Config.WindowOf(layer), attended);
+            tap.Show(new LinearInput(LinearInputKind.AttentionOutput, layer), attended, count, Config.QueryWidth);
             weights.AttentionOutput.Multiply(attended, count, residual, _team, accumulate: true);
 
             Normalize(residual, weights.FeedForwardNorm, normalized, count, cache.Length, "the attention of", layer);
-            if (weights.Dense is not null) _feedForward.FeedForward(weights.Dense, scratch, normalized, count, residual, true);
-            else _feedForward.Mix(weights.Sparse!, scratch, normalized, count, residual);
+            tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, hidden);
+            if (weights.Dense is not null) _feedForward.FeedForward(weights.Dense, scratch, normalized, count, residual, true, new LinearInput(LinearInputKind.FeedForwardDown, layer), tap);
+            else _feedForward.Mix(weights.Sparse!, scratch, normalized, count, residual, layer, tap);
         }
 
         Normalize(residual, _outputNorm, states, count, cache.Length, "the MLP of", _layers.Length - 1);
+        tap.Show(LinearInput.Output, states, count, hidden);
         cache.Length += count;
         GC.KeepAlive(cache);
     }

@@ -1,6 +1,7 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Publishing;
 
 namespace Qwen2Quant.Pipeline.Planning;
@@ -37,6 +38,9 @@ public sealed record ConversionPlan
     public required IReadOnlyList<PlannedFile> Files { get; init; }
     public required IReadOnlyList<CompanionFile> Companions { get; init; }
     public required IReadOnlyList<PlanItem> Items { get; init; }
+
+    /// <summary>Weights for the encoders, or null for none.</summary>
+    public Importance? Importance { get; init; }
 
     /// <summary>Substitutions and whatever else differs from what was asked.</summary>
     public required IReadOnlyList<QuantEvent> Events { get; init; }

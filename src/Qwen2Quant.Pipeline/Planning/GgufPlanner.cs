@@ -61,8 +61,9 @@ public static class GgufPlanner
         int partCount = options.KeepSplit && source.Gguf is { } gguf ? gguf.Parts.Count : 1;
         if (options.KeepSplit && partCount == 1) events.Add(new QuantEvent("not-split", "--keep-split has no effect: the source is not a split GGUF file"));
         GgufMetadata metadata = Metadata(source, FileType(source, recipe), context);
+        options.Importance?.WriteMetadata(metadata);
         foreach (MetadataOverride item in options.Metadata) metadata.Set(item.Key, item.Value);
-        return Finish(items, metadata, partCount, target, events) with { Obstacle = FindObstacle(recipe, options, items) };
+        return Finish(items, metadata, partCount, target, events) with { Importance = options.Importance, Obstacle = FindObstacle(recipe, options, items) };
     }
 
     private static TensorEntry[] Parts(Checkpoint source, GgufTensor tensor) => [.. tensor.Parts.Select(part => source.Tensors.Find(part.Name)!)];
@@ -88,10 +89,10 @@ public static class GgufPlanner
     private static QuantException? FindObstacle(Recipe recipe, QuantizationOptions options, List<PlanItem> items)
     {
         PlanItem[] encoded = [.. items.Where(item => !item.IsCopy)];
-        PlanItem? blind = options.HasImatrix ? null : encoded.FirstOrDefault(item => RecipeBook.BuiltIn.NeedsImatrix(item.Name, item.Target.Tensor.Type));
+        PlanItem? blind = encoded.FirstOrDefault(item => options.Importance?.TokensSeen(item.Name) is null && RecipeBook.BuiltIn.NeedsImatrix(item.Name, item.Target.Tensor.Type));
         if (blind is not null || (recipe.NeedsImatrix && !options.HasImatrix))
         {
-            return new QuantException(ErrorKind.Usage, $"{recipe.Name} needs an importance matrix" + (blind is null ? "" : $" for {blind.Target.Tensor.Type.Name}, the type of"))
+            return new QuantException(ErrorKind.Usage, blind is null ? $"{recipe.Name} needs an importance matrix" : $"{blind.Target.Tensor.Type.Name} needs an importance matrix{(options.HasImatrix ? " with an entry for the tensor" : "")}")
             {
                 Tensor = blind?.Name,
                 Remedy = "Measure one with `qwen2quant calibrate MODEL --data TEXT --out FILE` and pass --imatrix FILE, or pass --calibration TEXT, which measures it first.",

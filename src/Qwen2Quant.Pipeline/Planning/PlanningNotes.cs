@@ -28,6 +28,11 @@ internal static class PlanningNotes
             events.Add(new QuantEvent("requantized", $"{item.Name}: quantized again, from {item.Parts[0].Type.Name} to {item.Target.Tensor.Type.Name}; quantize the original model for a smaller error", item.Name));
         }
 
+        foreach (PlanItem item in items.Where(item => options.Importance is { } weights && item.Target.Tensor.Type.IsQuantized && !item.IsCopy && weights.TokensSeen(item.Name) is null))
+        {
+            events.Add(new QuantEvent("imatrix-missing", $"{item.Name}: the importance matrix has no entry; all columns weigh the same", item.Name));
+        }
+
         bool hasFallbacks = events.Exists(planned => planned.IsSubstitution);
         if (hasFallbacks && !options.Types.ChangesTypes && FindBetter(recipe, items, model) is var (better, bytes))
         {

@@ -1,3 +1,4 @@
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Recipes;
 
 namespace Qwen2Quant.Pipeline.Planning;
@@ -7,8 +8,10 @@ public sealed record QuantizationOptions
 {
     public RecipeOptions Types { get; init; } = new();
 
-    /// <summary>True when an importance matrix will be used: some mixtures then differ, and some types are possible only then.</summary>
-    public bool HasImatrix { get; init; }
+    /// <summary>Weights for the encoders, or null for none. With them some mixtures differ, and some types are possible only then.</summary>
+    public Importance? Importance { get; init; }
+
+    public bool HasImatrix => Importance is not null;
 
     /// <summary>Quantizes a source that is quantized already.</summary>
     public bool AllowRequantize { get; init; }

@@ -25,6 +25,9 @@ public sealed class LoadedModel : ILogitModel
 
     public Qwen2Model Model => _model;
 
+    /// <summary>Sees the inputs of all linear layers.</summary>
+    public IActivationObserver? Observer { get; init; }
+
     public int VocabularySize => _model.Config.VocabSize;
 
     public int HiddenSize => _model.Config.HiddenSize;
@@ -33,7 +36,7 @@ public sealed class LoadedModel : ILogitModel
     {
         if (_cache is null || _cache.Capacity < tokens.Length) _cache = _model.NewCache(tokens.Length);
         _cache.Truncate(0);
-        _model.Forward(tokens, _cache, hidden);
+        _model.Forward(tokens, _cache, hidden, Observer);
     }
 
     public void Logits(ReadOnlySpan<float> hidden, int rowCount, Span<float> logits) => _model.Logits(hidden, rowCount, logits);

@@ -9,7 +9,8 @@ namespace Qwen2Quant.Pipeline.Reports;
 /// <param name="Rmse">Root of the mean squared error of the stored values against the source's.</param>
 /// <param name="RelativeError">Root of the squared error over the squared values.</param>
 /// <param name="Solver">How the codes were chosen; <c>copy</c> where the bytes were taken over.</param>
-public sealed record TensorReport(string Name, string Type, string RequestedType, IReadOnlyList<long> Shape, long Bytes, double? Rmse, double? RelativeError, string Solver);
+/// <param name="TokensSeen">Tokens behind the importance of its columns, of the least seen expert; absent without importance.</param>
+public sealed record TensorReport(string Name, string Type, string RequestedType, IReadOnlyList<long> Shape, long Bytes, double? Rmse, double? RelativeError, string Solver, long? TokensSeen = null);
 
 /// <summary>What a conversion did; printed by <c>--json</c> and kept beside the output.</summary>
 /// <param name="Version">Version of this program.</param>
@@ -40,5 +41,6 @@ public sealed record ConversionReport(
     UseStringEnumConverter = true,
     WriteIndented = true)]
 [JsonSerializable(typeof(ConversionReport))]
+[JsonSerializable(typeof(CalibrationReport))]
 [JsonSerializable(typeof(InspectionReport))]
 public sealed partial class ReportJson : JsonSerializerContext;

@@ -114,10 +114,10 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         _watch.Elapsed.TotalSeconds,
         Process.GetCurrentProcess().PeakWorkingSet64,
         options.DryRun,
-        [.. plan.Items.Select((item, index) => Report(item, sums?[index]))],
+        [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.Name)))],
         context.Events.Events);
 
-    private static TensorReport Report(PlanItem item, ErrorSums? sums) => new(
+    private static TensorReport Report(PlanItem item, ErrorSums? sums, long? tokensSeen) => new(
         item.Name,
         item.Target.Tensor.Type.Name,
         item.RequestedType.Name,
@@ -125,5 +125,6 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         item.Target.Tensor.ByteLength,
         sums?.Rmse,
         sums?.RelativeError,
-        item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast");
+        item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",
+        tokensSeen);
 }

@@ -81,8 +81,10 @@ internal sealed class ConversionRunner
         {
             PlanItem item = plan.Items[itemIndex];
             long targetOffset = item.Target.ByteOffset;
-            foreach (TensorEntry part in item.Parts)
+            for (int partIndex = 0; partIndex < item.Parts.Count; partIndex++)
             {
+                TensorEntry part = item.Parts[partIndex];
+                ReadOnlyMemory<float> importance = plan.Importance?.Weights(item.Name, partIndex, item.Parts.Count) ?? default;
                 long rowLength = part.Shape.RowLength;
                 long sourceRowBytes = part.Type.ByteCount(rowLength);
                 long targetRowBytes = item.Target.Tensor.Type.ByteCount(rowLength);
@@ -90,7 +92,7 @@ internal sealed class ConversionRunner
                 for (long row = 0; row < part.Shape.RowCount; row += rowsPerSlab)
                 {
                     int rows = (int)Math.Min(rowsPerSlab, part.Shape.RowCount - row);
-                    slabs.Add(new Slab(itemIndex, item, part, row, rows, targetOffset, rows * targetRowBytes));
+                    slabs.Add(new Slab(itemIndex, item, part, importance, row, rows, targetOffset, rows * targetRowBytes));
                     targetOffset += rows * targetRowBytes;
                 }
             }
@@ -119,7 +121,7 @@ internal sealed class ConversionRunner
             Span<float> chunk = values[..(rows * rowLength)];
             slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
             if (isCopy) Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
-            else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
+            else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk, slab.Importance.Span), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
         _checksums[index] = SlabChecksum.Compute(encoded);
@@ -137,7 +139,7 @@ internal sealed class ConversionRunner
         return sums;
     }
 
-    private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, long FirstRow, int RowCount, long TargetOffset, long TargetBytes);
+    private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, ReadOnlyMemory<float> Importance, long FirstRow, int RowCount, long TargetOffset, long TargetBytes);
 
     /// <summary>What one worker keeps from slab to slab.</summary>
     private sealed class Buffers

@@ -18,7 +18,7 @@ public class ForwardTests
 
     public static TheoryData<string> Names => [.. Configs.Keys];
 
-    private static Dictionary<string, Qwen2Config> Configs { get; } = new()
+    internal static Dictionary<string, Qwen2Config> Configs { get; } = new()
     {
         ["grouped"] = Dense,
         ["tied"] = Dense with { TieWordEmbeddings = true },

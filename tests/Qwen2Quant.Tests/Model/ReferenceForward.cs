@@ -9,6 +9,9 @@ internal sealed class ReferenceForward(Qwen2Config config, ITensorSource source)
     private readonly Dictionary<string, double[]> _weights = source.Tensors.ToDictionary(
         entry => entry.Name, entry => Array.ConvertAll(source.ReadAll(entry), value => (double)value));
 
+    /// <summary>By matrix (without <c>.weight</c>) the sum of squares of each input channel, and the rows summed.</summary>
+    public Dictionary<string, (double[] Squares, int Rows)> Inputs { get; } = [];
+
     /// <summary>Logits of every token.</summary>
     public double[][] Logits(int[] tokens)
     {
@@ -98,6 +101,8 @@ internal sealed class ReferenceForward(Qwen2Config config, ITensorSource source)
         double[] weight = _weights[name + ".weight"];
         double[]? bias = _weights.GetValueOrDefault(name + ".bias");
         double[] y = new double[weight.Length / x.Length];
+        (double[] squares, int rows) = Inputs.GetValueOrDefault(name, (new double[x.Length], 0));
+        Inputs[name] = (Add(squares, [.. x.Select(value => value * value)]), rows + 1);
         for (int row = 0; row < y.Length; row++)
         {
             y[row] = bias?[row] ?? 0;

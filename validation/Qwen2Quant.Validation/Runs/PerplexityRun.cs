@@ -22,7 +22,7 @@ public static class PerplexityRun
         double[] losses = new double[windows.RowsPerChunk];
         MeanAccumulator total = new();
         ParallelOptions parallel = new() { MaxDegreeOfParallelism = options.Threads };
-        using IProgressTask progress = options.Progress.Start("perplexity", (long)plan.WindowCount * plan.Context, "tokens");
+        using IProgressTask progress = options.Progress.Start(options.Title, (long)plan.WindowCount * plan.Context, "tokens");
         for (int window = 0; window < plan.WindowCount; window++)
         {
             cancellation.ThrowIfCancellationRequested();

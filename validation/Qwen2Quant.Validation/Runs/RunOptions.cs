@@ -12,6 +12,9 @@ public sealed record RunOptions
     /// <summary>Bytes of logits held at a time for each model; one row at least.</summary>
     public long LogitBytes { get; init; } = 32 << 20;
 
+    /// <summary>What the progress of a perplexity is called.</summary>
+    public string Title { get; init; } = "perplexity";
+
     public IProgressSink Progress { get; init; } = NoProgress.Instance;
 
     internal SimdLevel Level { get; init; } = Simd.Level;

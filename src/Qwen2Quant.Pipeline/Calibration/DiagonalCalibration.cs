@@ -1,0 +1,71 @@
+using System.Globalization;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Model.Tokenization;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Proving;
+using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Validation;
+
+namespace Qwen2Quant.Pipeline.Calibration;
+
+/// <summary>What of a text statistics are collected on.</summary>
+public sealed record CalibrationOptions
+{
+    /// <summary>Windows at most.</summary>
+    public int Samples { get; init; } = 128;
+
+    /// <summary>Tokens of one window; all of them count.</summary>
+    public int Context { get; init; } = 512;
+
+    public WindowSampling Sampling { get; init; } = WindowSampling.Spread;
+
+    /// <summary>Control tokens spelled out in the text are tokens.</summary>
+    public bool ParseSpecial { get; init; }
+
+    /// <summary>Statistics of the output matrix too.</summary>
+    public bool ProcessOutput { get; init; }
+}
+
+/// <summary>Collects the sums of squares of all linear inputs, as llama-imatrix does: each window in a fresh context, every position counted.</summary>
+public static class DiagonalCalibration
+{
+    /// <returns>The statistics, and the perplexity of the same windows.</returns>
+    /// <exception cref="QuantException">The text is too short, activations are not finite, or an option is out of range.</exception>
+    public static (Imatrix Imatrix, PerplexityResult Perplexity) Collect(Checkpoint checkpoint, EvaluationText text, CalibrationOptions options, RunContext context)
+    {
+        DiagonalCollector collector = new(context.Threads);
+        LoadedModel model = new(checkpoint, context) { Observer = collector };
+        WindowPlan windows = Windows(model.Tokenizer, text, options, context);
+        PerplexityResult perplexity = PerplexityRun.Run(
+            model, windows, new RunOptions { Threads = context.Threads, Progress = context.Progress, Title = "calibrating" }, context.Cancellation);
+        Imatrix imatrix = new(collector.Entries(checkpoint.Tensors.Catalogue, options.ProcessOutput), [text.Name], windows.WindowCount, options.Context);
+        imatrix.Check(checkpoint.Location.DisplayName);
+        return (imatrix, perplexity);
+    }
+
+    /// <summary>What <see cref="Collect"/> would give but for the sums and the experts' counts, at the cost of cutting the text.</summary>
+    public static Imatrix Outline(Checkpoint checkpoint, EvaluationText text, CalibrationOptions options, RunContext context)
+    {
+        WindowPlan windows = Windows(new BpeTokenizer(checkpoint.Tokenizer), text, options, context);
+        IEnumerable<ImatrixEntry> entries = new DiagonalCollector(context.Threads).Entries(checkpoint.Tensors.Catalogue, options.ProcessOutput);
+        return new Imatrix([.. entries.Select(entry => entry with { Counts = [(long)windows.WindowCount * windows.Context] })], [text.Name], windows.WindowCount, options.Context);
+    }
+
+    private static WindowPlan Windows(ITokenizer tokenizer, EvaluationText text, CalibrationOptions options, RunContext context)
+    {
+        if (options.Samples < 1) throw new QuantException(ErrorKind.Usage, "--samples must be at least 1") { Found = options.Samples.ToString(CultureInfo.InvariantCulture) };
+        WindowPlan windows = WindowPlan.Create(
+            tokenizer.Encode(text.Text, options.ParseSpecial),
+            new WindowOptions { Context = options.Context, Chunks = options.Samples, Sampling = options.Sampling, BeginToken = tokenizer.LeadingId },
+            text.Name);
+        if (windows.WindowCount < options.Samples)
+        {
+            context.Events.Report(new QuantEvent("calibration-windows", string.Create(
+                CultureInfo.InvariantCulture, $"{TextEscape.Escape(text.Name)}: the text has {windows.WindowCount} windows of {options.Context} tokens, fewer than the {options.Samples} asked for; all are used")));
+        }
+
+        return windows;
+    }
+}
