@@ -117,6 +117,23 @@ public class CodecTests(ITestOutputHelper output)
         }
     }
 
+    /// <summary>Weights that are ternary already, many or few of them zero, come back exactly at every effort.</summary>
+    [Theory]
+    [InlineData("TQ1_0", 2)]
+    [InlineData("TQ1_0", 50)]
+    [InlineData("TQ2_0", 2)]
+    [InlineData("TQ2_0", 50)]
+    public void Ternary_values_come_back_exactly(string name, int oneIn)
+    {
+        float[] values = [.. Enumerable.Range(0, 1024).Select(i => i % oneIn != 0 ? 0 : i % 3 == 0 ? -0.0625f : 0.0625f)];
+        float[] decoded = new float[values.Length];
+        foreach (Effort effort in Enum.GetValues<Effort>())
+        {
+            BlockData.Block(name).Decode(BlockData.Encode(BlockData.Block(name), values, values.Length, [], effort), decoded);
+            Assert.Equal(values, decoded);
+        }
+    }
+
     /// <summary>Several bytes mean the same five digits, and only one of them is written; the fifth of the last four bytes is not read.</summary>
     private static void MakeDigitsCanonical(BlockType type, byte[] blocks)
     {

@@ -16,7 +16,7 @@ internal static class Iq4Search
     /// <summary>Codes, as floats, that the value of largest magnitude is tried on: beyond the ends of the table it is cut off, which serves the others.</summary>
     private static ReadOnlySpan<float> FastAnchors => [-127, -135, -119, 113, 121, 105];
 
-    private static readonly float[] NormalAnchors = Anchors(0.012f);
+    private static readonly float[] NormalAnchors = Anchors(0.02f);
 
     private static readonly float[] HighAnchors = Anchors(0.005f);
 
