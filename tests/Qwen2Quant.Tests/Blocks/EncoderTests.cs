@@ -88,6 +88,7 @@ public class EncoderTests(ITestOutputHelper output)
     [InlineData("Q6_K", "", "00", 210, "", "00")]
     [InlineData("IQ4_NL", "0000", "88", 16, "0000", "88")]
     [InlineData("IQ4_XS", "0080aaaa00000000", "88", 128, "0080aaaa00000000", "88")]
+    [InlineData("TQ1_0", "", "80", 48, "", "80", "7f7f7f7f0000")]
     [InlineData("TQ2_0", "", "55", 64, "", "55", "0000")]
     [InlineData("MXFP4", "", "00", 17, "", "00")]
     [InlineData("NVFP4", "", "00", 36, "", "00")]

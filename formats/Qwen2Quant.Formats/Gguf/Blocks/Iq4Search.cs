@@ -16,9 +16,9 @@ internal static class Iq4Search
     /// <summary>Codes, as floats, that the value of largest magnitude is tried on: beyond the ends of the table it is cut off, which serves the others.</summary>
     private static ReadOnlySpan<float> FastAnchors => [-127, -135, -119, 113, 121, 105];
 
-    private static readonly float[] NormalAnchors = Anchors(3, 1);
+    private static readonly float[] NormalAnchors = Anchors(0.02f);
 
-    private static readonly float[] HighAnchors = Anchors(6, 0.5f);
+    private static readonly float[] HighAnchors = Anchors(0.005f);
 
     /// <summary>Transposes a batch of groups and their weights: importance, or 1.</summary>
     public static void Transpose(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> lanes, Span<float> weights)
@@ -187,11 +187,15 @@ internal static class Iq4Search
         }
     }
 
-    private static float[] Anchors(int reach, float step)
+    /// <summary>Close together around the ends of the table and three times as wide apart to four times as far, where the largest value is given up for the others.</summary>
+    private static float[] Anchors(float step)
     {
         List<float> anchors = [];
-        for (float code = -127 - (12 * reach); code <= -127 + 21; code += step) anchors.Add(code);
-        for (float code = 113 + (12 * reach); code >= 113 - 21; code -= step) anchors.Add(code);
+        foreach (float end in new[] { NibbleTable.Iq4[0], NibbleTable.Iq4[15] })
+        {
+            for (float ratio = 0.8f; ratio < 4; ratio *= ratio < 1.35f ? 1 + step : 1 + (3 * step)) anchors.Add(ratio * end);
+        }
+
         return [.. anchors];
     }
 }

@@ -37,18 +37,23 @@ internal readonly struct TQ2_0 : ICodecFormat
     {
         float scale = Ternary.Scale<T>(values, importance, effort);
         T inverse = T.Broadcast(StoredHalf.Inverse(scale));
-        for (int l = 0; l < 64; l += T.Width)
-        {
-            // Bytes 32 to 63 hold values 128 to 255.
-            ref readonly float column = ref values[l + (3 * (l & 32))];
-            T code0 = Ternary.Codes(Block32.At<T>(in column, 0), inverse);
-            T code1 = Ternary.Codes(Block32.At<T>(in column, 32), inverse);
-            T code2 = Ternary.Codes(Block32.At<T>(in column, 64), inverse);
-            T code3 = Ternary.Codes(Block32.At<T>(in column, 96), inverse);
-            T.StoreBytes(code0 | T.ShiftLeft(code1, 2) | T.ShiftLeft(code2, 4) | T.ShiftLeft(code3, 6), ref Unsafe.Add(ref blocks, l));
-        }
-
+        StoreCodes(in values[0], inverse, ref blocks);
+        StoreCodes(in values[128], inverse, ref Unsafe.Add(ref blocks, 32));
         Unsafe.WriteUnaligned(ref Unsafe.Add(ref blocks, HalfOffset), (Half)scale);
+    }
+
+    /// <summary>32 bytes of 128 values, whose four bit planes hold 32 values each.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void StoreCodes<T>(ref readonly float values, T inverse, ref byte bytes) where T : unmanaged, ILanes<T>
+    {
+        for (int l = 0; l < 32; l += T.Width)
+        {
+            T code0 = Ternary.Codes(Block32.At<T>(in values, l), inverse);
+            T code1 = Ternary.Codes(Block32.At<T>(in values, l + 32), inverse);
+            T code2 = Ternary.Codes(Block32.At<T>(in values, l + 64), inverse);
+            T code3 = Ternary.Codes(Block32.At<T>(in values, l + 96), inverse);
+            T.StoreBytes(code0 | T.ShiftLeft(code1, 2) | T.ShiftLeft(code2, 4) | T.ShiftLeft(code3, 6), ref Unsafe.Add(ref bytes, l));
+        }
     }
 
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters) =>
