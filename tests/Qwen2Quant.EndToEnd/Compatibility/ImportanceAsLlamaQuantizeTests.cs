@@ -26,6 +26,23 @@ public sealed class ImportanceAsLlamaQuantizeTests : IDisposable
     [LlamaFact(Shared = true)]
     public void Experts() => TensorsAgree(SharedData.Path("models/tiny-qwen2moe"), "--process-output");
 
+    /// <summary>With every byte of data, final padding included.</summary>
+    [LlamaFact]
+    public void GgmlReadsTheFile()
+    {
+        string path = _folder.File("im.gguf");
+        CliCommand.Succeed("calibrate", Models.Tiny, "--data", "builtin:calibration", "--samples", "2", "--context", "64", "--out", path);
+        Imatrix expected = ImatrixReader.Read(DiskFileLayer.Instance, path, new ReadOptions());
+        using GgmlFile file = new(path);
+        Assert.Equal(2 * expected.Entries.Count, file.TensorCount);
+        Assert.Equal((2u, 64u, (nuint)1), (file.UInt32("imatrix.chunk_count"), file.UInt32("imatrix.chunk_size"), file.ArrayLength("imatrix.datasets")));
+        foreach ((string name, float[] sums, _) in expected.Entries)
+        {
+            Assert.Equal(sums, file.Values($"{name}.in_sum2")!);
+            Assert.Equal([128f], file.Values($"{name}.counts")!);
+        }
+    }
+
     private void TensorsAgree(string model, params string[] calibrate)
     {
         string plain = _folder.File("plain.gguf"), imatrix = _folder.File("statistics"), theirPath = _folder.File("theirs.gguf"), ourPath = _folder.File("ours.gguf");
