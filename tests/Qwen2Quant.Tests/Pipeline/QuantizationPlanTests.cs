@@ -112,7 +112,7 @@ public sealed class QuantizationPlanTests : IDisposable
     public void ASplitSourceGivesOneFileOrTheSameParts(int namedPart)
     {
         Conversions.ToGguf("builtin:tiny", _folder.File("whole.gguf"), PlainTypes.BF16);
-        SplitWhole();
+        SplitFiles.Cut(_folder.File("whole.gguf"), "split", 0, 20);
         string part = _folder.File($"split-0000{namedPart}-of-00003.gguf");
         Conversions.Quantize(_folder.File("whole.gguf"), _folder.File("reference.gguf"), "Q8_0");
         Conversions.Quantize(part, _folder.File("one.gguf"), "Q8_0");
@@ -163,27 +163,7 @@ public sealed class QuantizationPlanTests : IDisposable
     {
         using GgufFile expected = Open(expectedPath), actual = Open(actualPath);
         Assert.Equal(expected.Tensors.Select(tensor => tensor.Name).Order(), actual.Tensors.Select(tensor => tensor.Name).Order());
-        foreach (TensorEntry entry in expected.Tensors) Assert.Equal(Bytes(expected, entry), Bytes(actual, actual.Find(entry.Name)!));
-    }
-
-    private static byte[] Bytes(GgufFile file, TensorEntry entry)
-    {
-        byte[] bytes = new byte[entry.ByteLength];
-        file.ReadRaw(entry, 0, bytes);
-        return bytes;
-    }
-
-    /// <summary>Cuts whole.gguf into three parts, the first without tensors.</summary>
-    private void SplitWhole()
-    {
-        using GgufFile whole = Open(_folder.File("whole.gguf"));
-        OutputTensor[] tensors = [.. whole.Tensors.Select(entry => new OutputTensor(entry.Name, entry.Type, entry.Shape))];
-        foreach (PlannedFile planned in GgufPlan.CreateSplit(whole.Metadata, [[], tensors[..20], tensors[20..]], "split"))
-        {
-            using IWriteFile file = DiskFileLayer.Instance.Create(_folder.File(planned.Name), planned.ByteLength);
-            file.Write(0, planned.Header);
-            foreach (PlannedTensor tensor in planned.Tensors) file.Write(tensor.ByteOffset, Bytes(whole, whole.Find(tensor.Tensor.Name)!));
-        }
+        foreach (TensorEntry entry in expected.Tensors) Assert.Equal(SplitFiles.Bytes(expected, entry), SplitFiles.Bytes(actual, actual.Find(entry.Name)!));
     }
 
     private string WriteHole(Qwen2Config config)
