@@ -3,7 +3,7 @@ using Qwen2Quant.Model;
 
 namespace Qwen2Quant.Pipeline.Recipes;
 
-/// <summary>What a recipe makes of the 7B shape (Qwen2-7B, Qwen2.5-7B, without an importance matrix), to compare recipes by.</summary>
+/// <summary>What a recipe makes of the 7B shape (Qwen2-7B, Qwen2.5-7B), with an importance matrix where it needs one, to compare recipes by.</summary>
 /// <param name="BitsPerWeight">Bits of tensor data for each weight of the whole file.</param>
 /// <param name="NeedsImatrix">True when it cannot be made without an importance matrix.</param>
 /// <param name="CanEncode">True when every type that it takes can be written.</param>
@@ -20,7 +20,13 @@ public sealed record SchemeFigures(double BitsPerWeight, bool NeedsImatrix, bool
     public static SchemeFigures? Of(Recipe recipe)
     {
         if (recipe.Type is null) return null;
-        TypeChooser chooser = new(recipe, new RecipeOptions(), new ModelTraits(Shape, Tensors.Value, hasImatrix: false));
+        SchemeFigures without = Of(recipe, hasImatrix: false);
+        return without.NeedsImatrix ? Of(recipe, hasImatrix: true) with { NeedsImatrix = true } : without;
+    }
+
+    private static SchemeFigures Of(Recipe recipe, bool hasImatrix)
+    {
+        TypeChooser chooser = new(recipe, new RecipeOptions(), new ModelTraits(Shape, Tensors.Value, hasImatrix));
         long bytes = 0, values = 0;
         (bool needsImatrix, bool canEncode) = (recipe.NeedsImatrix, true);
         foreach (GgufTensor tensor in Tensors.Value)

@@ -20,6 +20,12 @@ public sealed class ExitCodeTests : IDisposable
     [InlineData("quantize builtin:tiny --to gguf:Q4_0 --out x.gguf --fail-above mean_kld=0.1", "--validate")]
     [InlineData("quantize builtin:tiny --to gguf:Q4_0 --out x.gguf --validate builtin:text --fail-above nonsense=1", "nonsense")]
     [InlineData("quantize builtin:tiny --to gguf:Q4_0 --out x.gguf --tensor-type (=Q8_0", "--tensor-type")]
+    [InlineData("quantize builtin:tiny --to gguf --out x.gguf", "gguf:Q4_0")]
+    [InlineData("quantize builtin:tiny --to gguf:Q4_0 --out x.gguf --effort extreme", "reference")]
+    [InlineData("quantize builtin:tiny --to gguf:Q4_0 --out x.gguf --override-kv a=1", "--override-kv")]
+    [InlineData("quantize builtin:tiny --to gguf:Q4_0 --out x.gguf --output-type Q9_9", "--output-type")]
+    [InlineData("quantize builtin:tiny --to gguf:COPY --out x.gguf --pure", "COPY")]
+    [InlineData("quantize builtin:tiny --to gguf:IQ2_XXS --out x.gguf", "calibrate")]
     [InlineData("convert builtin:tiny --to gguf --type q4_0 --out x.gguf", "bf16")]
     [InlineData("inspect builtin:nonsense", "builtin:tiny")]
     [InlineData("perplexity builtin:tiny --data builtin:text --chunks 0", "--chunks")]
@@ -54,6 +60,7 @@ public sealed class ExitCodeTests : IDisposable
     [InlineData("inspect missing", "missing")]
     [InlineData("inspect missing.gguf", "missing.gguf")]
     [InlineData("verify no-org/no-model", "hf download")]
+    [InlineData("quantize builtin:tiny --to gguf --recipe missing.json --out x.gguf", "missing.json")]
     [InlineData("perplexity builtin:tiny --data missing.txt", "missing.txt")]
     public void MissingInputsGive3(string line, string named)
     {

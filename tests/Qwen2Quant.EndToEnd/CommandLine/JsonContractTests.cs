@@ -87,7 +87,7 @@ public sealed class JsonContractTests : IDisposable
         Assert.Equal(38, verified.GetProperty("tensors").GetInt32());
 
         JsonElement types = Json("types");
-        Has(types.GetProperty("schemes")[0], "scheme", "type", "file_type");
+        Has(types.GetProperty("schemes")[0], "scheme", "aliases", "type", "file_type", "block_values", "bits_per_weight", "needs_imatrix", "writes");
         Has(types.GetProperty("types")[0], "name", "id", "block_values", "block_bytes", "bits_per_weight", "reads", "writes");
         Has(Json("types", "--recipe", "Q4_0"), "name", "file_type", "type", "rules");
 

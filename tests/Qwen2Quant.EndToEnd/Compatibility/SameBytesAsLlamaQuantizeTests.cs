@@ -34,7 +34,7 @@ public sealed class SameBytesAsLlamaQuantizeTests(PlainGguf plainFiles, ITestOut
     {
         string plain = plainFiles.Path(sourceType), theirPath = _folder.File("theirs.gguf"), fromFolder = _folder.File("from-folder.gguf"), fromGguf = _folder.File("from-gguf.gguf");
         LlamaQuantizer.Quantize(plain, theirPath, type, new LlamaQuantizeOptions { ThreadCount = 1, Pure = pure });
-        string[] options = pure ? ["--pure"] : [];
+        string[] options = ["--effort", "reference", .. pure ? ["--pure"] : Array.Empty<string>()];
         CliCommand.Succeed(["quantize", plain, "--to", $"gguf:{type}", "--out", fromGguf, .. options]);
         Assert.True(File.ReadAllBytes(theirPath).AsSpan().SequenceEqual(File.ReadAllBytes(fromGguf)), "the whole file differs from llama-quantize's");
 

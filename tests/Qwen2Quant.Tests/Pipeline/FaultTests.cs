@@ -1,6 +1,7 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Tests.Support;
 using Xunit.Abstractions;
@@ -29,6 +30,37 @@ public sealed class FaultTests(ITestOutputHelper output) : IDisposable
     [InlineData(Fault.ShortRead)]
     [InlineData(Fault.Truncated)]
     public void ToFolder(Fault fault) => Check(fault, isFolder: true, (source, target, context) => Conversions.ToFolder(source, target, PlainTypes.F16, context: context));
+
+    /// <summary>Parts get their names one after the other, the first part last: no run may leave one that opens and is not whole.</summary>
+    [Theory]
+    [InlineData(Fault.InputOutput)]
+    [InlineData(Fault.NoSpace)]
+    [InlineData(Fault.AccessDenied)]
+    public void ToParts(Fault fault)
+    {
+        Conversions.ToGguf(TestCheckpoint.Write(_folder.File("folder"), TestCheckpoint.Small with { NumHiddenLayers = 1 }), _folder.File("whole.gguf"));
+        SplitFiles.Cut(_folder.File("whole.gguf"), "source", 4, 8);
+        bool struck = true;
+        int refused = 0;
+        for (int call = 0; struck; call++)
+        {
+            Directory.CreateDirectory(_folder.File("work"));
+            FaultyFileLayer files = new(DiskFileLayer.Instance, call, fault);
+            QuantizationOptions keep = new() { KeepSplit = true };
+            Exception? failure = Record.Exception(() => Conversions.Quantize(_folder.File("source-00002-of-00003.gguf"), _folder.File("work/out.gguf"), "Q8_0", new RunContext { Files = files, Threads = 1 }, quantization: keep));
+            string where = $"call {call} ({files.Log.ElementAtOrDefault(call)}) with {fault}: {failure}";
+            Assert.True(failure is null or QuantException, where);
+            string[] parts = Directory.GetFiles(_folder.File("work"), "out-*.gguf");
+            bool isWhole = File.Exists(_folder.File("work/out-00001-of-00003.gguf"));
+            Assert.True(isWhole ? parts.Length == 3 : failure is not null, where);
+            if (failure is not null) refused++;
+            Directory.Delete(_folder.File("work"), recursive: true);
+            struck = files.Struck;
+        }
+
+        output.WriteLine($"{fault}: {refused} refused");
+        Assert.True(refused > 20);
+    }
 
     private void Check(Fault fault, bool isFolder, Action<string, string, RunContext> convert)
     {
