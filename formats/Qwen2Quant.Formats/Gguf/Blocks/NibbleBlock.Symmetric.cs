@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 
@@ -6,6 +7,7 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 internal readonly partial struct NibbleBlock<TFormat>
 {
     /// <summary>At <see cref="Effort.Fast"/> without importance this is ggml's own path, which then searches nothing.</summary>
+    [SkipLocalsInit]
     private static void SearchSymmetric<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
         if (effort == Effort.Fast && importance.IsEmpty)

@@ -48,6 +48,7 @@ internal readonly struct Q3_K : ICodecFormat
         }
     }
 
+    [SkipLocalsInit]
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
         Span<float> parameters = stackalloc float[1 + SubBlocks];

@@ -48,6 +48,7 @@ internal readonly struct Q6_K : ICodecFormat
     }
 
     /// <summary>Weights of the search are x^2, or the importance itself, without ggml's usual square root.</summary>
+    [SkipLocalsInit]
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
         Span<float> inverses = stackalloc float[SubBlocks];

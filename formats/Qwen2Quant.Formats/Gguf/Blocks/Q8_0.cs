@@ -78,6 +78,7 @@ internal readonly struct Q8_0 : ICodecFormat
         for (int j = 0; j < 32; j++) codes[j] = (byte)(block[2 + j] + CodeOffset);
     }
 
+    [SkipLocalsInit]
     private static void FindScales<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, Span<float> scales) where T : unmanaged, ILanes<T>
     {
         Span<float> lanes = stackalloc float[32 * Search.Stride];

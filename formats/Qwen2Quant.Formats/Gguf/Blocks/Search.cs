@@ -17,10 +17,16 @@ internal static class Search
     /// <summary>Magnitude below which ggml takes a group as zero (<c>GROUP_MAX_EPS</c>).</summary>
     public const float Epsilon = 1e-15f;
 
-    /// <summary>Turns groups of <paramref name="groupLength"/> values, back to back, into lanes; missing groups become zeros.</summary>
+    /// <summary>Turns groups of <paramref name="groupLength"/> values, back to back, into lanes; missing groups become zeros. The length is a multiple of four.</summary>
     public static void Transpose(ReadOnlySpan<float> groups, int groupLength, Span<float> lanes)
     {
         int count = groups.Length / groupLength;
+        if (Avx512F.IsSupported && count == Stride)
+        {
+            for (int i = 0; i < groupLength; i += 4) TransposeColumns(in groups[i], groupLength, ref lanes[i * Stride]);
+            return;
+        }
+
         if (count < Stride) lanes.Clear();
         int tiled = Sse.IsSupported ? count & ~3 : 0;
         for (int g = 0; g < tiled; g += 4)
@@ -35,6 +41,30 @@ internal static class Search
         }
     }
 
+    /// <summary>Four values of each of 16 groups.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void TransposeColumns(ref readonly float groups, int groupLength, ref float lanes)
+    {
+        Vector512<float> row0 = EveryFourth(in groups, groupLength, 0), row1 = EveryFourth(in groups, groupLength, 1);
+        Vector512<float> row2 = EveryFourth(in groups, groupLength, 2), row3 = EveryFourth(in groups, groupLength, 3);
+        Vector512<double> low01 = Avx512F.UnpackLow(row0, row1).AsDouble(), high01 = Avx512F.UnpackHigh(row0, row1).AsDouble();
+        Vector512<double> low23 = Avx512F.UnpackLow(row2, row3).AsDouble(), high23 = Avx512F.UnpackHigh(row2, row3).AsDouble();
+        Avx512F.UnpackLow(low01, low23).AsSingle().StoreUnsafe(ref lanes);
+        Avx512F.UnpackHigh(low01, low23).AsSingle().StoreUnsafe(ref lanes, Stride);
+        Avx512F.UnpackLow(high01, high23).AsSingle().StoreUnsafe(ref lanes, 2 * Stride);
+        Avx512F.UnpackHigh(high01, high23).AsSingle().StoreUnsafe(ref lanes, 3 * Stride);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> EveryFourth(ref readonly float groups, int groupLength, int first)
+    {
+        Vector512<float> four = Vector128.LoadUnsafe(in groups, (nuint)(first * groupLength)).ToVector256Unsafe().ToVector512Unsafe();
+        four = Avx512F.InsertVector128(four, Vector128.LoadUnsafe(in groups, (nuint)((first + 4) * groupLength)), 1);
+        four = Avx512F.InsertVector128(four, Vector128.LoadUnsafe(in groups, (nuint)((first + 8) * groupLength)), 2);
+        return Avx512F.InsertVector128(four, Vector128.LoadUnsafe(in groups, (nuint)((first + 12) * groupLength)), 3);
+    }
+
+    /// <summary>Four values of each of four groups.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void TransposeTile(ref readonly float groups, int groupLength, ref float lanes)
     {

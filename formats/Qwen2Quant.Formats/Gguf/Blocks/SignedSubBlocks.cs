@@ -15,10 +15,11 @@ internal static class SignedSubBlocks
     private const int Values = Count * Length;
 
     // What is tried for d, as fractions of the scale limit that the largest scale takes.
-    private static ReadOnlySpan<float> Tops => [1, 0.99f, 0.98f, 0.97f, 0.96f, 0.95f, 0.94f, 0.93f, 0.92f, 0.91f, 0.9f, 1.03f, 1.08f, 1.15f, 1.25f, 1.4f];
+    private static ReadOnlySpan<float> Tops => [1, 0.98f, 0.96f, 0.94f, 0.92f, 0.9f, 1.04f, 1.1f, 1.2f, 1.35f];
 
     /// <summary>Finds d, then the 16 scales of -<paramref name="scaleLimit"/> to <paramref name="scaleLimit"/> - 1. All are 0 for a block of zeros.</summary>
     /// <param name="importance">Empty or 256 weights.</param>
+    [SkipLocalsInit]
     public static void Search<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, int limit, int scaleLimit, Effort effort, Span<float> parameters)
         where T : unmanaged, ILanes<T>
     {
@@ -43,17 +44,14 @@ internal static class SignedSubBlocks
         }
 
         Span<float> integers = parameters[1..];
-        if (effort == Effort.Fast)
-        {
-            parameters[0] = StoredAtLeast(top / scaleLimit);
-            for (int g = 0; g < Count; g += T.Width) T.Store(Integer(Block32.At<T>(in scales[0], g) / T.Broadcast(parameters[0]), scaleLimit), ref integers[g]);
-            return;
-        }
+        parameters[0] = StoredAtLeast(top / scaleLimit);
+        for (int g = 0; g < Count; g += T.Width) T.Store(Integer(Block32.At<T>(in scales[0], g) / T.Broadcast(parameters[0]), scaleLimit), ref integers[g]);
+        if (effort == Effort.Fast) return;
 
         ReadOnlySpan<float> others = effort == Effort.High ? SymmetricSearch.Trials(limit, !importance.IsEmpty, Effort.Normal) : [];
         Span<float> trial = stackalloc float[Count];
         float best = float.PositiveInfinity;
-        (int tops, int refits, int quads) = effort == Effort.Normal ? (1, 1, 1) : (Tops.Length, 2, 4);
+        (int tops, int refits, int quads) = effort == Effort.Normal ? (1, 1, 1) : (Tops.Length, 2, 2);
         foreach (float fraction in Tops[..tops])
         {
             float d = StoredAtLeast(top / (scaleLimit * fraction));
@@ -72,6 +70,7 @@ internal static class SignedSubBlocks
     }
 
     /// <summary>Codes 0 to 2 x <paramref name="limit"/> - 1, nearest under d and the scales; the middle one where their product is zero.</summary>
+    [SkipLocalsInit]
     public static void Codes<T>(ReadOnlySpan<float> values, int limit, ReadOnlySpan<float> parameters, ref byte codes) where T : unmanaged, ILanes<T>
     {
         Span<float> inverses = stackalloc float[Count];
