@@ -73,26 +73,18 @@ internal readonly partial struct AffineBlock<TFormat>
     }
 
     /// <summary>How much is tried.</summary>
+    /// <param name="First">Tried around the rounded lines.</param>
+    /// <param name="Later">Tried after each of <paramref name="Refits"/> refits of the units.</param>
     /// <param name="Sides">2 to try the block upside down too.</param>
     /// <param name="UnitTries">Pairs of units, one percent apart.</param>
     private readonly record struct Plan(AffineStart Start, AffineWindow First, AffineWindow Later, int Refits, int UnitTries, int Sides)
     {
-        public static Plan Of(Effort effort)
+        public static Plan Of(Effort effort) => effort switch
         {
-            string? tune = Environment.GetEnvironmentVariable("TUNE");
-            if (tune != null && effort == Effort.Normal)
-            {
-                int[] p = [.. tune.Split(',').Select(int.Parse)];
-                return new(new(p[0], p[1], p[2]), new(p[3], p[4]), new(p[5], p[6]), p[7], p[8], p[9]);
-            }
-
-            return effort switch
-            {
-                Effort.Fast => new(new(8, 1, 1), new(2, 1), default, 0, 1, 1),
-                Effort.Normal => new(new(8, 1, 1), new(4, 2), new(1, 1), 1, 1, 1),
-                _ => new(new(32, 3, 2), new(6, 4), new(2, 2), 3, 5, 2),
-            };
-        }
+            Effort.Fast => new(new(8, 1, 1), new(2, 1), default, 0, 1, 1),
+            Effort.Normal => new(new(8, 3, 1), new(4, 2), new(1, 1), 1, 1, 1),
+            _ => new(new(32, 3, 2), new(6, 4), new(2, 2), 3, 5, 2),
+        };
     }
 
     /// <summary>A batch's sub-blocks as lanes, and what is known of them: rows of one float a lane.</summary>

@@ -1,7 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Encoding;
-using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
@@ -68,9 +67,7 @@ internal readonly partial struct AffineBlock<TFormat> : ICodecFormat where TForm
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
         Span<byte> encoded = stackalloc byte[BlockBytes];
-        if (Simd.Level >= SimdLevel.Avx512) EncodeBatch<Lanes512>(block, importance, 0, effort, ref encoded[0]);
-        else if (Simd.Level >= SimdLevel.Avx2) EncodeBatch<Lanes256>(block, importance, 0, effort, ref encoded[0]);
-        else EncodeBatch<Lanes1>(block, importance, 0, effort, ref encoded[0]);
+        SearchedFit.Encode<AffineBlock<TFormat>>(block, importance, effort, encoded);
         UnpackParameters(encoded, parameters);
     }
 

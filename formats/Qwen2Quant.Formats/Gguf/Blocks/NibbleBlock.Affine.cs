@@ -8,6 +8,7 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 internal readonly partial struct NibbleBlock<TFormat>
 {
+    /// <summary>A searched step and minimum for each block, rounded to halves, and the codes nearest under those.</summary>
     private static void SearchAffine<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
         AffineStart start = (effort, importance.IsEmpty) switch

@@ -61,6 +61,14 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat where TForm
     /// <summary>Without a minimum the value of largest magnitude lies on code 0, and d takes the sign that this asks for.</summary>
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
+        if (TFormat.HasMinimum && effort != Effort.Reference)
+        {
+            Span<byte> encoded = stackalloc byte[BlockBytes];
+            SearchedFit.Encode<NibbleBlock<TFormat>>(block, importance, effort, encoded);
+            (parameters[0], parameters[1]) = (HalfAt(in encoded[0], 0), HalfAt(in encoded[0], 2));
+            return;
+        }
+
         (float scale, float minimum) = (0, 0);
         if (importance.IsEmpty)
         {
