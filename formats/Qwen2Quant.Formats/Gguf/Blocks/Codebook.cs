@@ -21,6 +21,7 @@ internal sealed class Codebook
         _words = words.ToArray();
         RowLength = rowLength;
         Levels = levels.ToArray();
+        SquaredLevels = [.. Levels.Select(level => level * level)];
         _rows = new float[words.Length * rowLength];
         _packedRows = new ulong[words.Length];
         for (int i = 0; i < _rows.Length; i++)
@@ -36,6 +37,8 @@ internal sealed class Codebook
     public int Count => _words.Length;
 
     public float[] Levels { get; }
+
+    public float[] SquaredLevels { get; }
 
     /// <summary>All rows, back to back.</summary>
     public ReadOnlySpan<float> Rows => _rows;
