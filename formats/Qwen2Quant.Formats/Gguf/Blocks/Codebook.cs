@@ -11,7 +11,7 @@ internal sealed class Codebook
     private readonly int _fieldBits;
     private short[]? _indexByWord;
     private ushort[]?[]? _neighboursByWord;
-    private ushort[]? _halves;
+    private RowHalves? _halves;
 
     /// <param name="words">One word for each row.</param>
     /// <param name="levels">The element that each field value stands for; 3 or 4 make fields of two bits, 8 of three.</param>
@@ -21,7 +21,6 @@ internal sealed class Codebook
         _words = words.ToArray();
         RowLength = rowLength;
         Levels = levels.ToArray();
-        SquaredLevels = [.. Levels.Select(level => level * level)];
         _rows = new float[words.Length * rowLength];
         _packedRows = new ulong[words.Length];
         for (int i = 0; i < _rows.Length; i++)
@@ -38,8 +37,6 @@ internal sealed class Codebook
 
     public float[] Levels { get; }
 
-    public float[] SquaredLevels { get; }
-
     /// <summary>All rows, back to back.</summary>
     public ReadOnlySpan<float> Rows => _rows;
 
@@ -52,8 +49,11 @@ internal sealed class Codebook
     /// <summary>Combinations of levels that half a row can take.</summary>
     public int HalfCount => RowLength == 8 ? Levels.Length * Levels.Length * Levels.Length * Levels.Length : Levels.Length * Levels.Length;
 
-    /// <summary>Two numbers for each row, of its first and its second half: <c>sum of field k x level count^k</c>.</summary>
-    public ReadOnlySpan<ushort> Halves => _halves ??= MakeHalves();
+    /// <summary>For each row the number of its first half: <c>sum of field k x level count^k</c>.</summary>
+    public ReadOnlySpan<ushort> FirstHalves => (_halves ??= MakeHalves()).First;
+
+    /// <summary>Runs of rows with one second half, two numbers each: that half's, and the row at which the run ends.</summary>
+    public ReadOnlySpan<ushort> Groups => (_halves ??= MakeHalves()).Groups;
 
     /// <summary>Signs of eight values from seven stored bits: the eighth makes their number even (ggml's <c>ksigns_iq2xs</c>).</summary>
     public static int EvenSigns(int sevenBits)
@@ -97,16 +97,26 @@ internal sealed class Codebook
         return index;
     }
 
-    private ushort[] MakeHalves()
+    private RowHalves MakeHalves()
     {
-        ushort[] halves = new ushort[2 * Count];
-        for (int i = 0; i < halves.Length; i++)
+        ushort[] first = new ushort[Count];
+        List<ushort> groups = [];
+        for (int row = 0; row < Count; row++)
         {
-            int first = (i & 1) * RowLength / 2;
-            for (int j = (RowLength / 2) - 1; j >= 0; j--) halves[i] = (ushort)((halves[i] * Levels.Length) + FieldOf(_words[i >> 1], first + j));
+            int second = HalfOf(row, RowLength / 2);
+            first[row] = (ushort)HalfOf(row, 0);
+            if (row == 0 || groups[^2] != second) groups.AddRange([(ushort)second, 0]);
+            groups[^1] = (ushort)(row + 1);
         }
 
-        return halves;
+        return new(first, [.. groups]);
+    }
+
+    private int HalfOf(int row, int firstElement)
+    {
+        int half = 0;
+        for (int j = (RowLength / 2) - 1; j >= 0; j--) half = (half * Levels.Length) + FieldOf(_words[row], firstElement + j);
+        return half;
     }
 
     private ushort[] MakeNeighbours(int word, int shells)
@@ -124,4 +134,6 @@ internal sealed class Codebook
         int[] nearest = [.. distances.Distinct().Order().Take(shells)];
         return [.. nearest.SelectMany(distance => Enumerable.Range(0, Count).Where(row => distances[row] == distance)).Select(row => (ushort)row)];
     }
+
+    private sealed record RowHalves(ushort[] First, ushort[] Groups);
 }

@@ -53,7 +53,7 @@ internal readonly partial struct CodebookBlock<TLayout>
         int rounds = effort switch { Effort.Fast => 1, Effort.Normal => 2, _ => 6 };
         for (int round = 0; round < rounds; round++)
         {
-            TryScales<T>(scan, centers, units, d, effort == Effort.High ? 8 : 4, best, codes, costs);
+            TryScales<T>(scan, centers, units, d, effort == Effort.Normal && round == 0 ? 4 : 8, best, codes, costs);
             for (int b = 0; b < blockCount; b++)
             {
                 for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
