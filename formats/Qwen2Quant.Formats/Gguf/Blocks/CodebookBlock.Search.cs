@@ -38,7 +38,7 @@ internal readonly partial struct CodebookBlock<TLayout>
         Span<float> curvatures = stackalloc float[Stride];
         FindCenters<T>(scan, x, w, effort, centers, curvatures);
 
-        int tried = effort switch { Effort.Fast => 1, Effort.Normal => 4, _ => JudgedCount };
+        int tried = effort switch { Effort.Fast => 1, Effort.Normal => 2, _ => JudgedCount / 2 };
         Span<float> d = stackalloc float[tried * blockCount];
         Span<float> best = stackalloc float[blockCount];
         Span<float> codes = stackalloc float[Stride];
@@ -50,10 +50,10 @@ internal readonly partial struct CodebookBlock<TLayout>
         codes.Clear();
         costs.Fill(float.PositiveInfinity);
         for (int b = 0; b < blockCount; b++) JudgeScales<T>(centers.Slice(b * TLayout.SubBlocks, TLayout.SubBlocks), curvatures[(b * TLayout.SubBlocks)..], units[b], d.Slice(b * tried, tried));
-        int rounds = effort switch { Effort.Fast => 1, Effort.Normal => 2, _ => 6 };
+        int rounds = effort == Effort.High ? 6 : 1;
         for (int round = 0; round < rounds; round++)
         {
-            TryScales<T>(scan, centers, units, d, effort == Effort.Normal && round == 0 ? 4 : 8, best, codes, costs);
+            TryScales<T>(scan, centers, units, d, effort == Effort.Normal ? 4 : 8, best, codes, costs);
             for (int b = 0; b < blockCount; b++)
             {
                 for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
@@ -107,11 +107,11 @@ internal readonly partial struct CodebookBlock<TLayout>
         }
     }
 
-    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature.</summary>
+    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature; in haste a guess.</summary>
     private static void FindCenters<T>(in CodebookScan scan, ReadOnlySpan<float> x, ReadOnlySpan<float> w, Effort effort, Span<float> centers, Span<float> curvatures)
         where T : unmanaged, ILanes<T>
     {
-        int count = effort == Effort.Fast ? 8 : 16;
+        int count = effort == Effort.High ? 16 : 8;
         Span<float> steps = stackalloc float[count * Stride];
         Span<float> costs = stackalloc float[count * Stride];
         for (int g = 0; g < Stride; g += T.Width)
@@ -128,12 +128,16 @@ internal readonly partial struct CodebookBlock<TLayout>
             // The best step of a sub-block without an outlier is near that of a normal distribution; an outlier may pull it up until it has the greatest level.
             T typical = T.Sqrt(squares / sum) * T.Broadcast(1 / TLayout.TypicalLevel);
             T step = typical * T.Broadcast(0.72f);
-            T last = T.Max(peak * T.Broadcast(1.05f / TLayout.Codebook.Levels[^1]), typical * T.Broadcast(1.35f));
+            T greatest = peak * T.Broadcast(1 / TLayout.Codebook.Levels[^1]);
+            T last = T.Max(greatest * T.Broadcast(1.05f), typical * T.Broadcast(1.35f));
+            T.Store(T.Max(typical, greatest * T.Broadcast(0.6f)), ref centers[g]);
+            T.Store(sum, ref curvatures[g]);
             T ratio = T.Sqrt(T.Sqrt(T.Sqrt(last / step)));
             if (count > 8) ratio = T.Sqrt(ratio);
             for (int k = 0; k < count; k++, step *= ratio) T.Store(step, ref steps[(k * Stride) + g]);
         }
 
+        if (effort == Effort.Fast) return;
         scan.Costs<T>(steps, costs);
         for (int l = 0; l < Stride; l++)
         {
