@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Runtime.CompilerServices;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
@@ -22,6 +23,10 @@ internal static class Field
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static uint UIntAt(ref readonly byte block, int byteOffset) => Unsafe.ReadUnaligned<uint>(in ByteAt(in block, byteOffset));
+
+    public static void PutUShort(ushort value, Span<byte> block, int byteOffset) => BinaryPrimitives.WriteUInt16LittleEndian(block[byteOffset..], value);
+
+    public static void PutUInt(uint value, Span<byte> block, int byteOffset) => BinaryPrimitives.WriteUInt32LittleEndian(block[byteOffset..], value);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ref byte ByteAt(ref readonly byte block, int byteOffset) => ref Unsafe.Add(ref Unsafe.AsRef(in block), byteOffset);

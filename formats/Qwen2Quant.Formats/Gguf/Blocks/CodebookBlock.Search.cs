@@ -1,0 +1,305 @@
+using System.Runtime.CompilerServices;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics.Lanes;
+using static Qwen2Quant.Formats.Gguf.Blocks.Search;
+
+namespace Qwen2Quant.Formats.Gguf.Blocks;
+
+// The search for the least sum of importance x squared error. For each sub-block, a lane, the whole codebook is tried under a range of steps; a parabola
+// through the best three says what another step would cost, and by it many d are judged at once. The best of them are tried in earnest, each sub-block
+// choosing among its nearest scales; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that keeps squares finite.
+internal readonly partial struct CodebookBlock<TLayout>
+{
+    /// <summary>A block whose values are all smaller becomes zeros: half of the least step is more.</summary>
+    private const float LeastMagnitude = 1e-9f;
+
+    /// <summary>How many d are judged by parabolas, and the ratio of each to the next.</summary>
+    private const int JudgedCount = 48;
+    private const float JudgedRatio = 1.0125f;
+
+    private const int ScaleCount = 16;
+
+    [SkipLocalsInit]
+    private static void EncodeSearched<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) where T : unmanaged, ILanes<T>
+    {
+        int blockCount = values.Length / 256;
+        int laneValues = SubLength * Stride;
+        Span<float> units = stackalloc float[blockCount];
+        Span<float> x = stackalloc float[laneValues];
+        Span<float> w = stackalloc float[laneValues];
+        Span<float> products = stackalloc float[laneValues];
+        Span<float> flips = stackalloc float[TLayout.HasEvenSigns ? laneValues / 8 : 0];
+        LoadBlocks(values, importance, units, x, w);
+        for (int i = 0; i < laneValues; i += T.Width) T.Store(T.Broadcast(-2) * Block32.At<T>(ref w[0], i) * LaneMath.Abs(Block32.At<T>(ref x[0], i)), ref products[i]);
+        FindOddSigns(x, flips);
+        CodebookScan scan = new(TLayout.Codebook, products, w, flips);
+
+        Span<float> centers = stackalloc float[Stride];
+        Span<float> curvatures = stackalloc float[Stride];
+        FindCenters<T>(scan, x, w, effort, centers, curvatures);
+
+        int tried = effort switch { Effort.Fast => 1, Effort.Normal => 2, _ => JudgedCount / 2 };
+        Span<float> d = stackalloc float[tried * blockCount];
+        Span<float> best = stackalloc float[blockCount];
+        Span<float> codes = stackalloc float[Stride];
+        Span<float> costs = stackalloc float[blockCount];
+        Span<float> steps = stackalloc float[Stride];
+        Span<int> indices = stackalloc int[SubLength / TLayout.RowLength * Stride];
+        Span<bool> isFlipped = stackalloc bool[indices.Length];
+        steps.Clear();
+        codes.Clear();
+        costs.Fill(float.PositiveInfinity);
+        for (int b = 0; b < blockCount; b++) JudgeScales<T>(centers.Slice(b * TLayout.SubBlocks, TLayout.SubBlocks), curvatures[(b * TLayout.SubBlocks)..], units[b], d.Slice(b * tried, tried));
+        int rounds = effort == Effort.High ? 6 : 1;
+        for (int round = 0; round < rounds; round++)
+        {
+            TryScales<T>(scan, centers, units, d, effort == Effort.Normal ? 4 : 8, best, codes, costs);
+            for (int b = 0; b < blockCount; b++)
+            {
+                for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
+            }
+
+            scan.Choose<T>(steps, indices, isFlipped);
+            d = d[..blockCount];
+            bool hasChanged = false;
+            for (int b = 0; b < blockCount; b++) hasChanged |= Refit(products, w, b * TLayout.SubBlocks, indices, isFlipped, codes, units[b], ref best[b], ref costs[b]);
+            if (!hasChanged) break;
+            best.CopyTo(d);
+        }
+
+        Write(x, products, indices, isFlipped, codes, best, blocks);
+    }
+
+    /// <summary>Values in units and weights of at most one, as lanes; where all weights of a block are zero they count as one.</summary>
+    private static void LoadBlocks(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w)
+    {
+        Span<float> scaled = stackalloc float[values.Length];
+        Span<float> weights = stackalloc float[values.Length];
+        for (int b = 0; b < units.Length; b++)
+        {
+            float peak = 0, greatest = 0;
+            for (int i = 256 * b; i < 256 * (b + 1); i++)
+            {
+                peak = MathF.Max(peak, MathF.Abs(values[i]));
+                greatest = MathF.Max(greatest, importance.IsEmpty ? 1 : importance[i]);
+            }
+
+            units[b] = peak >= LeastMagnitude ? MathF.ScaleB(1, -Math.Min(MathF.ILogB(peak), 125)) : 0;
+            for (int i = 256 * b; i < 256 * (b + 1); i++)
+            {
+                scaled[i] = values[i] * units[b];
+                weights[i] = importance.IsEmpty || !(greatest > 0) ? 1 : importance[i] / greatest;
+            }
+        }
+
+        Transpose(scaled, SubLength, x);
+        Transpose(weights, SubLength, w);
+    }
+
+    private static void FindOddSigns(ReadOnlySpan<float> x, Span<float> flips)
+    {
+        for (int i = 0; i < flips.Length; i++)
+        {
+            int first = ((i & ~(Stride - 1)) * 8) + (i & (Stride - 1));
+            int negatives = 0;
+            for (int j = 0; j < 8; j++) negatives += x[first + (j * Stride)] < 0 ? 1 : 0;
+            flips[i] = -2 * (negatives & 1);
+        }
+    }
+
+    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature; in haste a guess.</summary>
+    private static void FindCenters<T>(in CodebookScan scan, ReadOnlySpan<float> x, ReadOnlySpan<float> w, Effort effort, Span<float> centers, Span<float> curvatures)
+        where T : unmanaged, ILanes<T>
+    {
+        int count = effort == Effort.High ? 16 : 8;
+        Span<float> steps = stackalloc float[count * Stride];
+        Span<float> costs = stackalloc float[count * Stride];
+        for (int g = 0; g < Stride; g += T.Width)
+        {
+            T squares = T.Broadcast(0), sum = squares, peak = squares;
+            for (int i = g; i < x.Length; i += Stride)
+            {
+                T value = Block32.At<T>(in x[0], i), weight = Block32.At<T>(in w[0], i);
+                squares += value * value * weight;
+                sum += weight;
+                peak = T.Max(LaneMath.Abs(value), peak);
+            }
+
+            // The best step of a sub-block without an outlier is near that of a normal distribution; an outlier may pull it up until it has the greatest level.
+            T typical = T.Sqrt(squares / sum) * T.Broadcast(1 / TLayout.TypicalLevel);
+            T step = typical * T.Broadcast(0.72f);
+            T greatest = peak * T.Broadcast(1 / TLayout.Codebook.Levels[^1]);
+            T last = T.Max(greatest * T.Broadcast(1.05f), typical * T.Broadcast(1.35f));
+            T.Store(T.Max(typical, greatest * T.Broadcast(0.6f)), ref centers[g]);
+            T.Store(sum, ref curvatures[g]);
+            T ratio = T.Sqrt(T.Sqrt(T.Sqrt(last / step)));
+            if (count > 8) ratio = T.Sqrt(ratio);
+            for (int k = 0; k < count; k++, step *= ratio) T.Store(step, ref steps[(k * Stride) + g]);
+        }
+
+        if (effort == Effort.Fast) return;
+        scan.Costs<T>(steps, costs);
+        for (int l = 0; l < Stride; l++)
+        {
+            int least = 0;
+            for (int k = 1; k < count; k++) least = costs[(k * Stride) + l] < costs[(least * Stride) + l] ? k : least;
+            int at = (least * Stride) + l;
+            (centers[l], curvatures[l]) = (steps[at], -costs[at] / (steps[at] * steps[at]));
+            if (least > 0 && least < count - 1)
+            {
+                (float s0, float s1, float s2) = (steps[at - Stride], steps[at], steps[at + Stride]);
+                float before = (costs[at] - costs[at - Stride]) / (s1 - s0);
+                float curvature = (((costs[at + Stride] - costs[at]) / (s2 - s1)) - before) / (s2 - s0);
+                if (curvature > 0) (centers[l], curvatures[l]) = (Math.Clamp(((s0 + s1) / 2) - (before / (2 * curvature)), s0, s2), curvature);
+            }
+
+            if (!float.IsFinite(centers[l]) || !float.IsFinite(curvatures[l])) (centers[l], curvatures[l]) = (0, 0);
+        }
+    }
+
+    /// <summary>The d of one block that cost least by the parabolas, as halves, the best first.</summary>
+    private static void JudgeScales<T>(ReadOnlySpan<float> centers, ReadOnlySpan<float> curvatures, float unit, Span<float> best) where T : unmanaged, ILanes<T>
+    {
+        Span<float> candidates = stackalloc float[JudgedCount];
+        Span<float> costs = stackalloc float[JudgedCount];
+        float peak = 0;
+        foreach (float center in centers) peak = MathF.Max(peak, center);
+        best.Clear();
+        if (!(peak > 0)) return;
+        (float first, float spacing) = (TLayout.Step(1, 0), TLayout.Step(1, 1) - TLayout.Step(1, 0));
+        candidates[0] = 0.95f * peak / TLayout.Step(1, ScaleCount - 1);
+        for (int n = 1; n < JudgedCount; n++) candidates[n] = candidates[n - 1] * JudgedRatio;
+        for (int n = 0; n < JudgedCount; n += T.Width)
+        {
+            T d = Block32.At<T>(ref candidates[0], n);
+            T cost = T.Broadcast(0);
+            for (int k = 0; k < centers.Length; k++)
+            {
+                T scale = ((T.Broadcast(centers[k]) / d) - T.Broadcast(first)) / T.Broadcast(spacing);
+                scale = LaneMath.RoundToEven(LaneMath.Clamp(scale, 0, ScaleCount - 1));
+                T difference = (d * ((scale * T.Broadcast(spacing)) + T.Broadcast(first))) - T.Broadcast(centers[k]);
+                cost += difference * difference * T.Broadcast(curvatures[k]);
+            }
+
+            T.Store(cost, ref costs[n]);
+        }
+
+        for (int found = 0; found < best.Length; found++)
+        {
+            int least = 0;
+            for (int n = 1; n < JudgedCount; n++) least = costs[n] < costs[least] ? n : least;
+            best[found] = MathF.Min((float)(Half)MathF.Min(candidates[least] / unit, 65504), 65504);
+            costs[least] = float.PositiveInfinity;
+        }
+    }
+
+    /// <summary>Tries several d for each block, each sub-block under the scales around its center, and keeps what costs less than before.</summary>
+    /// <param name="d">The same number for each block.</param>
+    [SkipLocalsInit]
+    private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, int width, Span<float> best, Span<float> codes, Span<float> leastCosts)
+        where T : unmanaged, ILanes<T>
+    {
+        int tried = d.Length / units.Length;
+        Span<float> steps = stackalloc float[tried * width * Stride];
+        Span<float> costs = stackalloc float[tried * width * Stride];
+        Span<byte> firstCodes = stackalloc byte[tried * Stride];
+        steps.Clear();
+        (float first, float spacing) = (TLayout.Step(1, 0), TLayout.Step(1, 1) - TLayout.Step(1, 0));
+        for (int n = 0; n < tried; n++)
+        {
+            for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
+            {
+                (float candidate, float unit) = (d[(l / TLayout.SubBlocks * tried) + n], units[l / TLayout.SubBlocks]);
+                int below = candidate > 0 ? (int)Math.Clamp(((centers[l] / (candidate * unit)) - first) / spacing, -1, ScaleCount) : 0;
+                int code = firstCodes[(n * Stride) + l] = (byte)Math.Clamp(below + 1 - (width / 2), 0, ScaleCount - width);
+                for (int k = 0; k < width; k++) steps[(((n * width) + k) * Stride) + l] = TLayout.Step(candidate, code + k) * unit;
+            }
+        }
+
+        scan.Costs<T>(steps, costs);
+        Span<float> found = stackalloc float[Stride];
+        for (int i = 0; i < tried * units.Length; i++)
+        {
+            (int n, int b) = (i % tried, i / tried);
+            float total = 0;
+            for (int l = b * TLayout.SubBlocks; l < (b + 1) * TLayout.SubBlocks; l++)
+            {
+                int least = 0;
+                for (int k = 1; k < width; k++) least = costs[(((n * width) + k) * Stride) + l] < costs[(((n * width) + least) * Stride) + l] ? k : least;
+                found[l] = firstCodes[(n * Stride) + l] + least;
+                total += costs[(((n * width) + least) * Stride) + l];
+            }
+
+            if (!(total < leastCosts[b])) continue;
+            (leastCosts[b], best[b]) = (total, d[i]);
+            found.Slice(b * TLayout.SubBlocks, TLayout.SubBlocks).CopyTo(codes[(b * TLayout.SubBlocks)..]);
+        }
+    }
+
+    /// <summary>Fits d of one block to the chosen rows and scales. False when the half d stays.</summary>
+    private static bool Refit(ReadOnlySpan<float> products, ReadOnlySpan<float> w, int firstLane, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> codes, float unit, ref float d, ref float cost)
+    {
+        (double linear, double square) = (0, 0);
+        for (int l = firstLane; l < firstLane + TLayout.SubBlocks; l++)
+        {
+            (float a, float b) = (0, 0);
+            for (int r = l; r < indices.Length; r += Stride)
+            {
+                ReadOnlySpan<float> row = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
+                int at = ((r & ~(Stride - 1)) * TLayout.RowLength) + l;
+                float greatest = float.NegativeInfinity;
+                for (int j = 0; j < row.Length; j++, at += Stride)
+                {
+                    float product = products[at] * row[j];
+                    a += product;
+                    b += w[at] * row[j] * row[j];
+                    greatest = MathF.Max(greatest, product);
+                }
+
+                if (isFlipped[r]) a -= 2 * greatest;
+            }
+
+            double step = TLayout.Step(1, (int)codes[l]) * unit;
+            linear += step * a;
+            square += step * step * b;
+        }
+
+        if (!(square > 0)) return false;
+        float fitted = (float)(Half)Math.Clamp(-linear / (2 * square), 0, 65504);
+        double fittedCost = fitted * ((fitted * square) + linear);
+        if (fitted == d || !(fittedCost < d * ((d * square) + linear))) return false;
+        (d, cost) = (fitted, (float)fittedCost);
+        return true;
+    }
+
+    private static void Write(ReadOnlySpan<float> x, ReadOnlySpan<float> products, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> scales, ReadOnlySpan<float> d, Span<byte> blocks)
+    {
+        CodebookCodes codes = new(stackalloc ushort[Rows], stackalloc byte[32], stackalloc byte[TLayout.SubBlocks]);
+        int rowsPerLane = SubLength / TLayout.RowLength;
+        for (int b = 0; b < d.Length; b++)
+        {
+            codes.Signs.Clear();
+            for (int row = 0; row < Rows; row++)
+            {
+                int lane = (b * TLayout.SubBlocks) + (row / rowsPerLane);
+                int r = (row % rowsPerLane * Stride) + lane;
+                codes.Indices[row] = (ushort)indices[r];
+                ReadOnlySpan<float> levels = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
+                int wrong = 0;
+                int signs = 0;
+                int first = ((r & ~(Stride - 1)) * TLayout.RowLength) + lane;
+                for (int j = 0; j < levels.Length; j++)
+                {
+                    if (x[first + (j * Stride)] < 0) signs |= 1 << j;
+                    if (products[first + (j * Stride)] * levels[j] > products[first + (wrong * Stride)] * levels[wrong]) wrong = j;
+                }
+
+                if (isFlipped[r]) signs ^= 1 << wrong;
+                codes.Signs[row * TLayout.RowLength / 8] |= (byte)(signs << (row * TLayout.RowLength % 8));
+            }
+
+            for (int k = 0; k < TLayout.SubBlocks; k++) codes.Scales[k] = (byte)scales[(b * TLayout.SubBlocks) + k];
+            Store(d[b], codes, blocks.Slice(b * BlockBytes, BlockBytes));
+        }
+    }
+}
