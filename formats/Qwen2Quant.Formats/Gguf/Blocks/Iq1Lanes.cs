@@ -19,7 +19,8 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
     /// <summary>Stands in for a zero that is divided by.</summary>
     private const float Tiny = 1e-30f;
 
-    private fixed float _x[32 * Stride], _w[32 * Stride], _wx[32 * Stride], _levels[32 * Stride], _firsts[Halves * Stride], _seconds[Halves * Stride];
+    private fixed float _x[32 * Stride], _w[32 * Stride], _wx[32 * Stride], _levels[32 * Stride];
+    private fixed float _tables[((2 * Halves) + 1) * Stride];
     private fixed float _sumsW[4 * Stride], _sumsX[4 * Stride], _deltas[4 * Stride], _losses[4 * Stride];
     private fixed ushort _rows[4 * Stride];
 
@@ -156,7 +157,9 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
         Iq1Pairs<T> pairs = Iq1Pairs<T>.Shared;
         ref ushort starts = ref MemoryMarshal.GetReference(pairs.Starts);
         ref ushort offsets = ref MemoryMarshal.GetReference(pairs.Offsets);
-        ref float seconds = ref _seconds[0];
+        // Tables start on a line of the cache: the structure lives on the stack and does not move.
+        ref float firsts = ref _tables[(int)((64 - ((nuint)Unsafe.AsPointer(ref _tables[0]) & 63)) & 63) / sizeof(float)];
+        ref float seconds = ref Unsafe.Add(ref firsts, Halves * Stride);
         for (int g = 0; g < Granules * Stride; g += T.Width)
         {
             T step = Block32.At<T>(ref Steps[0], g % Stride), delta = Block32.At<T>(ref Deltas[0], g);
@@ -166,9 +169,9 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
             T origin = (square * delta * delta * Block32.At<T>(ref _sumsW[0], g)) - (twice * delta * Block32.At<T>(ref _sumsX[0], g));
             ref float column = ref _w[(g / Stride * RowLength * Stride) + (g % Stride)];
             ref float productColumn = ref _wx[(g / Stride * RowLength * Stride) + (g % Stride)];
-            AddHalf(ref _firsts[0], origin, in column, in productColumn, plus, minus, twice);
+            AddHalf(ref firsts, origin, in column, in productColumn, plus, minus, twice);
             AddHalf(ref seconds, T.Broadcast(0), in Unsafe.Add(ref column, 4 * Stride), in Unsafe.Add(ref productColumn, 4 * Stride), plus, minus, twice);
-            T best = T.Broadcast(float.PositiveInfinity), bestFirst = T.BroadcastInt(0);
+            T best = T.Broadcast(float.PositiveInfinity), bestFirst = T.BroadcastInt(0), bestSecond = best;
             nint k = 0;
             for (int i = 0; i < Halves; i++)
             {
@@ -183,15 +186,18 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
                     odd = T.Min(odd, T.Load(ref Unsafe.Add(ref seconds, (nint)Unsafe.Add(ref four, 3))));
                 }
 
-                T loss = T.Min(even, odd) + Block32.At<T>(ref _firsts[0], i * T.Width);
+                T second = T.Min(even, odd);
+                T loss = second + Block32.At<T>(ref firsts, i * T.Width);
                 T isBetter = T.Greater(best, loss);
                 best = T.Min(best, loss);
+                bestSecond = T.Select(isBetter, second, bestSecond);
                 bestFirst = T.Select(isBetter, T.BroadcastInt(i), bestFirst);
             }
 
             T.Store(best, ref Losses[g]);
             T.StoreUShorts(bestFirst, ref Rows[g]);
-            for (int lane = 0; lane < T.Width; lane++) Rows[g + lane] = BestRow(pairs, Rows[g + lane], ref Unsafe.Add(ref seconds, lane));
+            T.Store(bestSecond, ref firsts);
+            for (int lane = 0; lane < T.Width; lane++) Rows[g + lane] = FindRow(pairs, Rows[g + lane], ref Unsafe.Add(ref seconds, lane), Unsafe.Add(ref firsts, lane));
         }
     }
 
@@ -242,19 +248,13 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
         }
     }
 
-    private static ushort BestRow(Iq1Pairs<T> pairs, int first, ref float seconds)
+    /// <summary>The first row of a first half whose second half has this loss.</summary>
+    private static ushort FindRow(Iq1Pairs<T> pairs, int first, ref float seconds, float loss)
     {
-        (int best, int end) = (pairs.Starts[first], pairs.Starts[first + 1]);
+        (int k, int last) = (pairs.Starts[first], pairs.Starts[first + 1] - 1);
         ref ushort offsets = ref MemoryMarshal.GetReference(pairs.Offsets);
-        float least = Unsafe.Add(ref seconds, Unsafe.Add(ref offsets, best));
-        for (int k = best + 1; k < end; k++)
-        {
-            float loss = Unsafe.Add(ref seconds, Unsafe.Add(ref offsets, k));
-            best = loss < least ? k : best;
-            least = MathF.Min(loss, least);
-        }
-
-        return pairs.Rows[best];
+        while (k < last && Unsafe.Add(ref seconds, (nint)Unsafe.Add(ref offsets, k)) != loss) k++;
+        return pairs.Rows[k];
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

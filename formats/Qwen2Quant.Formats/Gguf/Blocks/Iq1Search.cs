@@ -16,7 +16,8 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
     /// <summary>Scales tried between half the multiples' range and a little more than all of it.</summary>
     private const int Scales = 32;
 
-    public static readonly float[] Tune = (Environment.GetEnvironmentVariable("IQ1TUNE") ?? "1").Split(',').Select(t => float.Parse(t, System.Globalization.CultureInfo.InvariantCulture)).ToArray();
+    /// <summary>Scales of which the high effort refines the multiples.</summary>
+    private const int RefinedScales = 4;
 
     private Iq1Lanes<TLayout, T> _lanes;
     private fixed float _fitted[Stride], _curvature[Stride], _multiples[Stride], _bestMultiples[Stride], _bestDeltas[4 * Stride];
@@ -43,40 +44,77 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
         _lanes.Load(values, importance);
         for (int n = 0; n < Blocks; n++) _leastLoss[n] = float.PositiveInfinity;
         _lanes.Relax(effort == Effort.Fast ? [1.1f, 1.4f] : [0.9f, 1.1f, 1.3f, 1.6f]);
-        Fit(Tune[0]);
         ChooseScales();
-        if (effort == Effort.Fast)
+        if (effort != Effort.Fast)
         {
-            SetSteps();
+            _lanes.FindRowsAndDeltas();
+            Keep();
+            ChooseScales();
+        }
+
+        if (effort != Effort.High)
+        {
             _lanes.FindRows();
             Keep();
             return;
         }
 
-        SetSteps();
         _lanes.FindRowsAndDeltas();
         Keep();
-        Fit(1);
-        ChooseScales();
-        SetSteps();
-        _lanes.FindRowsAndDeltas();
-        Keep();
-        if (effort == Effort.Normal) return;
+        FitGroups();
+        for (int rank = 0; rank < RefinedScales; rank++)
+        {
+            SetScales(rank);
+            RefineMultiples();
+            _lanes.FindRowsAndDeltas();
+            Keep();
+        }
     }
 
-    /// <summary>The best step of each group for its codes.</summary>
-    private void Fit(float factor)
+    /// <summary>Of each group's multiple and its neighbours the one whose best rows lose least.</summary>
+    private void RefineMultiples()
+    {
+        Span<float> start = stackalloc float[Stride];
+        Span<float> least = stackalloc float[Stride];
+        Span<float> best = stackalloc float[Stride];
+        MemoryMarshal.CreateSpan(ref _multiples[0], Stride).CopyTo(start);
+        least.Fill(float.PositiveInfinity);
+        for (int offset = -2; offset <= 2; offset += 2)
+        {
+            for (int g = 0; g < Stride; g++) _multiples[g] = Math.Clamp(start[g] + offset, 1, 15);
+            SetSteps();
+            _lanes.FindRowsAndDeltas();
+            for (int g = 0; g < Stride; g++)
+            {
+                float loss = 0;
+                for (int at = g; at < TLayout.GroupGranules * Stride; at += Stride) loss += _lanes.Losses[at];
+                if (loss < least[g]) (least[g], best[g]) = (loss, _multiples[g]);
+            }
+        }
+
+        best.CopyTo(MemoryMarshal.CreateSpan(ref _multiples[0], Stride));
+        SetSteps();
+    }
+
+    private void ChooseScales()
+    {
+        FitGroups();
+        SetScales(0);
+    }
+
+    /// <summary>The best step of each group for the codes found last.</summary>
+    private void FitGroups()
     {
         for (int g = 0; g < Stride; g += T.Width)
         {
             T sumA = Block32.At<T>(ref _lanes.SumsA[0], g), sumB = Block32.At<T>(ref _lanes.SumsB[0], g);
-            T.Store(T.Max(sumA, T.Broadcast(0)) / T.Max(sumB, T.Broadcast(1e-30f)) * T.Broadcast(factor), ref _fitted[g]);
+            T.Store(T.Max(sumA, T.Broadcast(0)) / T.Max(sumB, T.Broadcast(1e-30f)), ref _fitted[g]);
             T.Store(sumB, ref _curvature[g]);
         }
     }
 
-    /// <summary>For each block the d whose odd multiples come nearest to the groups' best steps.</summary>
-    private void ChooseScales()
+    /// <summary>For each block the d whose odd multiples come nearest to the groups' best steps, after <paramref name="rank"/> better ones, and those multiples.</summary>
+    private void SetScales(int rank)
     {
         Span<float> losses = stackalloc float[Scales];
         Span<float> inverses = stackalloc float[Scales];
@@ -101,21 +139,29 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
             }
 
             int best = 0;
-            for (int k = 1; k < Scales; k++) best = losses[k] < losses[best] ? k : best;
+            for (int taken = 0; taken <= rank; taken++)
+            {
+                if (taken > 0) losses[best] = float.PositiveInfinity;
+                best = 0;
+                for (int k = 1; k < Scales; k++) best = losses[k] < losses[best] ? k : best;
+            }
+
             _d[n] = peak * inverses[best];
         }
-    }
 
-    private void SetSteps()
-    {
         for (int g = 0; g < Stride; g++) _lanes.Steps[g] = _d[g / TLayout.Groups];
         for (int g = 0; g < Stride; g += T.Width)
         {
             T d = Block32.At<T>(ref _lanes.Steps[0], g);
-            T multiple = NearestMultiple(Block32.At<T>(ref _fitted[0], g) * LaneMath.FiniteInverse(d));
-            T.Store(multiple, ref _multiples[g]);
-            T.Store(d * multiple, ref _lanes.Steps[g]);
+            T.Store(NearestMultiple(Block32.At<T>(ref _fitted[0], g) * LaneMath.FiniteInverse(d)), ref _multiples[g]);
         }
+
+        SetSteps();
+    }
+
+    private void SetSteps()
+    {
+        for (int g = 0; g < Stride; g++) _lanes.Steps[g] = _d[g / TLayout.Groups] * _multiples[g];
     }
 
     /// <summary>Fits d to the codes found last, as it will be stored, and keeps those of the blocks that lose less than before.</summary>
