@@ -101,18 +101,18 @@ internal readonly struct Q3_K : ICodecFormat
 
     private static void Pack<T>(ref byte codes, ReadOnlySpan<float> parameters, ref byte block) where T : unmanaged, ILanes<T>
     {
-        (T low2, T bit2) = (T.BroadcastInt(3), T.BroadcastInt(4));
+        T low2 = T.BroadcastInt(3);
         for (int l = 0; l < 32; l += T.Width)
         {
             T high = T.BroadcastInt(0);
-            for (int half = 0; half < 2; half++)
+            for (int half = 1; half >= 0; half--)
             {
                 T low = T.BroadcastInt(0);
-                for (int plane = 0; plane < 4; plane++)
+                for (int plane = 3; plane >= 0; plane--)
                 {
                     T code = T.LoadBytes(ref Unsafe.Add(ref codes, (128 * half) + (32 * plane) + l));
-                    low |= T.ShiftLeft(code & low2, 2 * plane);
-                    high |= T.ShiftRight(T.ShiftLeft(code & bit2, (4 * half) + plane), 2);
+                    low = T.ShiftLeft(low, 2) | (code & low2);
+                    high = T.ShiftLeft(high, 1) | T.ShiftRight(code, 2);
                 }
 
                 T.StoreBytes(low, ref Unsafe.Add(ref block, LowOffset + (32 * half) + l));

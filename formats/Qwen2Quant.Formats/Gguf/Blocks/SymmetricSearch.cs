@@ -29,7 +29,7 @@ internal static class SymmetricSearch
     public static ReadOnlySpan<float> Ones => OnesOfBatch;
 
     // Each list was chosen greedily, best first, on Gaussian, Laplace, uniform and outlier-heavy groups, with equal and with log-normal weights.
-    private static ReadOnlySpan<float> Trials4 => [-1.015f, -0.803f, -1.136f, -0.934f, -1.076f, -0.742f, -1.237f, -0.854f, 0.985f, -0.985f, -0.884f, -0.54f];
+    private static ReadOnlySpan<float> Trials4 => [-1.015f, -0.803f, -1.136f, -0.934f];
     private static ReadOnlySpan<float> Trials8 => [-1.011f, -0.906f, -1.067f, -0.97f, -0.865f, -1.108f, -1.035f, -0.776f, -0.946f, -0.994f, -0.889f, -0.922f];
     private static ReadOnlySpan<float> Trials16 => [-1.003f, -0.947f, -1.028f, -0.983f, -0.887f, -0.927f, -0.958f, -1.013f, -0.826f, -1.048f, -0.867f, -0.993f];
     private static ReadOnlySpan<float> Trials32 => [-0.999f, -0.971f, -0.938f, -0.906f, -0.878f, -1.011f, -0.845f, -0.813f, -0.959f, -0.785f, -0.991f, -0.93f];
@@ -55,7 +55,7 @@ internal static class SymmetricSearch
             (_, false) => Trials32,
             (_, true) => WeightedTrials32,
         };
-        return effort == Effort.Fast ? trials[..4] : limit == 4 && !hasImportance ? trials[..8] : trials;
+        return effort == Effort.Fast ? trials[..4] : trials;
     }
 
     /// <summary>Trials for <see cref="StoredScales"/>, a multiple of four, at a limit of 128.</summary>
