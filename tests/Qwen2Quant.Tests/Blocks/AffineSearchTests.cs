@@ -55,7 +55,7 @@ public class AffineSearchTests(ITestOutputHelper output)
         }
     }
 
-    /// <summary>No special row is lost: the error is the reference's or less, or less than a percent of the values, as where a few parameters fit a row by chance; the one pass of the fast search may lose half more on such a block.</summary>
+    /// <summary>No special row is lost: the error is the reference's or less, or less than a percent of the values, as where a few parameters fit a row by chance; a search may lose more on a single such block: fast up to half, normal up to a twentieth.</summary>
     [Theory]
     [MemberData(nameof(Types))]
     public void Special_rows_are_not_lost(string name, bool hasImportance)
@@ -71,7 +71,7 @@ public class AffineSearchTests(ITestOutputHelper output)
             {
                 double lost = Lost(effort);
                 output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{what} {effort}: {lost:g4} of {reference:g4}, slack {slack:g4}"));
-                Assert.True(lost <= (reference * (effort == Effort.Fast ? 1.5 : 1.0001)) + slack, $"{what} {effort}: {lost} where the reference loses {reference}");
+                Assert.True(lost <= (reference * (effort switch { Effort.Fast => 1.5, Effort.Normal => 1.05, _ => 1.0001 })) + slack, $"{what} {effort}: {lost} where the reference loses {reference}");
             }
 
             double Lost(Effort effort)
