@@ -63,7 +63,10 @@ internal static class AffineSearch
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public void Improve(in Totals<T> totals, in Moments<T> moments, bool isFree)
         {
-            T determinant = (totals.Weight * moments.Code2) - (moments.Code * moments.Code);
+            T squares = totals.Weight * moments.Code2;
+            T determinant = squares - (moments.Code * moments.Code);
+            // Codes that are all equal determine no line; what the difference leaves of them then is rounding.
+            T isLine = T.Greater(determinant, squares * T.Broadcast(4e-6f));
             T inverse = T.Broadcast(1) / determinant;
             T step = ((totals.Weight * moments.CodeValue) - (totals.Above * moments.Code)) * inverse;
             T offset = ((moments.Code * moments.CodeValue) - (moments.Code2 * totals.Above)) * inverse;
@@ -75,17 +78,17 @@ internal static class AffineSearch
                 offset = T.Select(isNegative, totals.Low, offset);
                 T fitted = (step * moments.CodeValue) - (offset * totals.Above);
                 T square = (step * ((step * moments.Code2) - (offset * (moments.Code + moments.Code)))) + (offset * offset * totals.Weight);
-                Keep(determinant, fitted + fitted - square, step, offset);
+                Keep(isLine, fitted + fitted - square, step, offset);
                 return;
             }
 
-            Keep(determinant, (step * moments.CodeValue) - (offset * totals.Above), step, offset);
+            Keep(isLine, (step * moments.CodeValue) - (offset * totals.Above), step, offset);
         }
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        private void Keep(T determinant, T explained, T step, T offset)
+        private void Keep(T isLine, T explained, T step, T offset)
         {
-            T better = T.Greater(determinant, T.Broadcast(0)) & T.Greater(explained, _explained);
+            T better = isLine & T.Greater(explained, _explained);
             _explained = T.Select(better, explained, _explained);
             Step = T.Select(better, step, Step);
             Offset = T.Select(better, offset, Offset);
