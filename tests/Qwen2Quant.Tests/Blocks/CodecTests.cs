@@ -177,10 +177,13 @@ public class CodecTests(ITestOutputHelper output)
         for (int start = 0; start < values.Length; start += shape.BlockLength)
         {
             codec.Fit(values.AsSpan(start, shape.BlockLength), weights.Length == 0 ? [] : weights.AsSpan(start, shape.BlockLength), effort, parameters);
-            for (int i = 0; i < shape.BlockLength; i++)
+            for (int i = 0; i < shape.BlockLength; i += shape.GranuleLength)
             {
                 Levels levels = codec.GetLevels(parameters, i / shape.SubBlockLength);
-                rounded[start + i] = levels.Value(levels.Nearest(values[start + i]));
+                byte[] codes = new byte[shape.GranuleLength];
+                if (codec is ICodebookGrid codebook) codebook.Round(values.AsSpan(start + i, codes.Length), weights.Length == 0 ? [] : weights.AsSpan(start + i, codes.Length), parameters, i, codes);
+                else codes[0] = (byte)levels.Nearest(values[start + i]);
+                for (int j = 0; j < codes.Length; j++) rounded[start + i + j] = levels.Value(codes[j]);
             }
         }
 

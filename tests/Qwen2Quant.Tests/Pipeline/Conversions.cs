@@ -1,4 +1,7 @@
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
@@ -32,5 +35,14 @@ internal static class Conversions
         using Checkpoint source = Checkpoint.Open(model, context);
         ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, quantization ?? new QuantizationOptions(), target, context);
         return new Conversion(source, plan, options ?? new ConversionOptions("gguf:" + recipe), context).Run();
+    }
+
+    /// <summary>The same importance for every column, for the tensors whose names hold <paramref name="part"/>.</summary>
+    public static Importance EvenImportance(string model, string part = "")
+    {
+        using Checkpoint source = Checkpoint.Open(model, new RunContext());
+        IEnumerable<ImatrixEntry> entries = GgufNames.Plan(source.Tensors.Catalogue).Where(tensor => tensor.Name.Contains(part, StringComparison.Ordinal))
+            .Select(tensor => new ImatrixEntry(tensor.Name, [.. Enumerable.Repeat(1f, (int)(tensor.Shape.RowLength * tensor.Parts.Count))], [1]));
+        return Importance.Create(new Imatrix([.. entries.OrderBy(entry => entry.Name, StringComparer.Ordinal)], [], 1, 512), source.Tensors.Catalogue, null, ImportanceFilter.All, strict: false, new RunContext());
     }
 }

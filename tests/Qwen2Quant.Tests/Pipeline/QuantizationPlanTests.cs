@@ -47,8 +47,15 @@ public sealed class QuantizationPlanTests : IDisposable
         QuantException error = RefusesToRun(preset, new QuantizationOptions());
         Assert.Contains("calibrate", error.Message, StringComparison.Ordinal);
         Assert.Contains("--calibration", error.Message, StringComparison.Ordinal);
-        ConversionPlan plan = Plan("builtin:tiny", preset, new QuantizationOptions { HasImatrix = true });
-        Assert.True(plan.Obstacle is null || !plan.Obstacle.Message.Contains("calibrate", StringComparison.Ordinal));
+        Assert.Null(Plan("builtin:tiny", preset, new QuantizationOptions { Importance = Conversions.EvenImportance("builtin:tiny") }).Obstacle);
+    }
+
+    /// <summary>An importance matrix serves only the tensors that it names.</summary>
+    [Fact]
+    public void ATensorWhoseTypeNeedsAnEntryAndHasNoneIsRefused()
+    {
+        QuantException error = RefusesToRun("IQ2_XXS", new QuantizationOptions { Importance = Conversions.EvenImportance("builtin:tiny", "ffn_") });
+        Assert.Contains("blk.0.attn", error.Message, StringComparison.Ordinal);
     }
 
     [Theory]
