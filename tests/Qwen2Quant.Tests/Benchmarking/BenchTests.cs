@@ -22,9 +22,9 @@ public class BenchTests
     public void Each_level_chooses_its_own_kernels(SimdLevel level, string width, string product)
     {
         Assert.Equal(product, MatrixProduct.KernelNameAt(level));
-        BlockType q8 = (BlockType)GgmlTypes.Find("Q8_0")!.Element, iq2 = (BlockType)GgmlTypes.Find("IQ2_XXS")!.Element;
+        BlockType q8 = (BlockType)GgmlTypes.Find("Q8_0")!.Element, q81 = (BlockType)GgmlTypes.Find("Q8_1")!.Element;
         Assert.Equal((width, width), (q8.DecoderNameAt(level), q8.EncoderNameAt(level)));
-        Assert.Equal(("scalar", null), (iq2.DecoderNameAt(level), iq2.EncoderNameAt(level)));
+        Assert.Equal((width, null), (q81.DecoderNameAt(level), q81.EncoderNameAt(level)));
     }
 
     [Fact]

@@ -150,13 +150,13 @@ public class RoundToNearestTests
     }
 
     [Fact]
-    public void Other_efforts_types_and_lengths_are_refused()
+    public void Other_types_and_lengths_are_refused()
     {
         ISolver solver = SolverCatalog.RoundToNearest;
         ElementType q4 = GgmlTypes.Find("Q4_0")!.Element;
-        ElementType iq1 = GgmlTypes.Find("IQ1_S")!.Element;
+        ElementType q8 = GgmlTypes.Find("Q8_K")!.Element;
         float[] values = new float[256];
-        Assert.Throws<NotSupportedException>(() => solver.Encode(new RowSlab("w", 0, 256, values), iq1, Effort.Reference, new byte[50]));
+        Assert.Throws<NotSupportedException>(() => solver.Encode(new RowSlab("w", 0, 256, values), q8, Effort.Reference, new byte[292]));
         Assert.Throws<ArgumentException>(() => solver.Encode(new RowSlab("w", 0, 256, values), q4, Effort.Reference, new byte[143]));
         Assert.Throws<ArgumentException>(() => new RowSlab("w", 0, 100, values));
         Assert.Throws<ArgumentException>(() => new RowSlab("w", 0, 128, values, new float[127]));

@@ -26,7 +26,7 @@ internal readonly partial struct CodebookBlock<TLayout> : ICodebookFormat where 
     private static int Rows => 256 / TLayout.RowLength;
 
     /// <summary>All levels of both signs, ascending.</summary>
-    private static float[] SignedLevels { get; } = [.. TLayout.Codebook.Levels.Reverse().Select(level => -level), .. TLayout.Codebook.Levels];
+    private static float[] SignedLevels { get; } = [.. Enumerable.Reverse(TLayout.Codebook.Levels).Select(level => -level), .. TLayout.Codebook.Levels];
 
     private static ReadOnlySpan<int> LaneBits => [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768];
 
