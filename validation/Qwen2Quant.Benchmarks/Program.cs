@@ -1,6 +1,7 @@
 using BenchmarkDotNet.Running;
 using Qwen2Quant.Benchmarks;
 using Qwen2Quant.Benchmarks.Encoders;
+using Qwen2Quant.Benchmarks.Presets;
 using Qwen2Quant.Benchmarks.RandomModels;
 using Qwen2Quant.Core.Errors;
 
@@ -13,6 +14,8 @@ const string usage = """
            encoders [--types A,B] [--efforts fast,normal,high] [--models FOLDER|FILE.gguf,...] [--rows gaussian,laplace,outliers] [--time]
                     [--table FILE.md]
                error and speed of the block encoders against ggml's
+           presets MODEL-BF16.gguf [--presets A,B] [--effort normal] [--chunks 8] [--imatrix-only]
+               KL divergence of every preset, made by llama.cpp and by this program
            tokenizer [--tokenizer DIR]
                tokens per second of the tokenizer on English prose and on mixed text; by default with Qwen2.5's vocabulary
            micro [BenchmarkDotNet's options]
@@ -31,6 +34,9 @@ try
             return 0;
         case "encoders":
             EncoderCommand.Run(new CommandArguments(args[1..]));
+            return 0;
+        case "presets":
+            PresetCommand.Run(new CommandArguments(args[1..]));
             return 0;
         case "tokenizer":
             TokenizerCommand.Run(new CommandArguments(args[1..]));
