@@ -55,7 +55,7 @@ internal static class EncoderGoldens
         new("IQ2_S", false, "0d361ee72ea20269654208f243547d27cb1e5ef64828af4df84edcb7f5fa0eb7", "ea16f4fca94a0955ed50"),
         new("IQ2_S", true, "154cecdb90e404763d427842b8215fc6b5782dc573a5c2739452900c7bdde6c5", "66d6b15648c7d5b9cec5"),
         new("IQ1_S", true, "b3c97167d7554403c81b3938a51406543b441182b8ffd86c7665fc793925f36f", "51c16ab57c136c70ab5e"),
-        new("IQ1_M", false, "de9db2bbd658d57b703ae95bdab90fa5c9f38923d45fd46e116ee5cee611e241", "6ed40af2aade015e9f5e"),
+        new("IQ1_M", false, "de9db2bbd658d57b703ae95bdab90fa5c9f38923d45fd46e116ee5cee611e241", "2b23c97c2c8dae5f273d"),
         new("IQ1_M", true, "97158731e295d116a599a78143f75d13edb2b2cd07646dfc83beeee9e667a911", "76431c5fea952f2efe3f"),
     ];
 }

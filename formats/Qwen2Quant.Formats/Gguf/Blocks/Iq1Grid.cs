@@ -74,6 +74,14 @@ internal sealed class Iq1Grid
         Span<double> sums = stackalloc double[RowLength + 1];
         int best = _zeroRow;
         double least = Descend(best, RowLength - 1, factor, errors, sums, double.PositiveInfinity, out _);
+        int key = Greedy(factor, errors);
+        ReadOnlySpan<ushort> first = IndexOf(key) >= 0 ? [(ushort)IndexOf(key)] : Neighbours(key);
+        foreach (ushort candidate in first)
+        {
+            double loss = Descend(candidate, RowLength - 1, factor, errors, sums, least, out int depth);
+            if (depth == 0 && loss < least) (least, best) = (loss, candidate);
+        }
+
         int row = 0;
         while (row < RowCount)
         {
@@ -86,6 +94,29 @@ internal sealed class Iq1Grid
         }
 
         Row(best).CopyTo(codes);
+    }
+
+    /// <summary>The key whose codes, from the last on, each make their own term smallest. It need not have a row.</summary>
+    private static int Greedy(ReadOnlySpan<double> factor, ReadOnlySpan<double> errors)
+    {
+        Span<double> chosen = stackalloc double[RowLength];
+        int key = 0;
+        for (int k = RowLength - 1; k >= 0; k--)
+        {
+            double later = 0;
+            for (int i = k + 1; i < RowLength; i++) later += factor[(i * RowLength) + k] * chosen[i];
+            int best = 1;
+            for (int code = 0; code < 3; code += 2)
+            {
+                double pivot = factor[(k * RowLength) + k];
+                if (Math.Abs(later + (pivot * errors[(3 * k) + code])) < Math.Abs(later + (pivot * errors[(3 * k) + best]))) best = code;
+            }
+
+            chosen[k] = errors[(3 * k) + best];
+            key |= best << (2 * k);
+        }
+
+        return key;
     }
 
     /// <summary>Adds the terms of elements <paramref name="from"/> down to 0 of one row, as long as the sum stays below the limit; <paramref name="depth"/> is the last one added.</summary>

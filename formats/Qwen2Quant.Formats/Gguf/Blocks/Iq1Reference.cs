@@ -100,10 +100,32 @@ internal static class Iq1Reference
         const int Length = 16;
         Span<byte> order = stackalloc byte[Length];
         if (!Sort(x, 1e-7f, order)) return 0;
+        // Sums of the values up to each place in the order, of the first half in x and of the second in y: each half has a delta of its own.
+        Span<HalfSums> sums = stackalloc HalfSums[Length + 1];
+        sums[0] = default;
+        for (int j = 0; j < Length; j++)
+        {
+            int i = order[j];
+            (float a, float c) = (w[i] * x[i], w[i]);
+            sums[j + 1] = i < 8 ? sums[j] with { FirstX = sums[j].FirstX + a, FirstW = sums[j].FirstW + c } : sums[j] with { SecondX = sums[j].SecondX + a, SecondW = sums[j].SecondW + c };
+        }
+
         Split best = Split.None;
+        HalfSums all = sums[Length];
         for (int first = 0; first <= Length; first++)
         {
-            for (int second = first; second <= Length; second++) OfferDeltas(ref best, x, w, order, first, second);
+            for (int second = first; second <= Length; second++)
+            {
+                (HalfSums low, HalfSums high) = (sums[first], sums[second]);
+                (float firstX, float secondX) = (low.FirstX + high.FirstX, low.SecondX + high.SecondX);
+                for (int k = 0; k < 4; k++)
+                {
+                    float one = (k & 2) != 0 ? -Delta : Delta, two = (k & 1) != 0 ? -Delta : Delta;
+                    float sumQx = ((all.FirstX * (1 + one)) - firstX) + ((all.SecondX * (1 + two)) - secondX);
+                    float sumQ2 = Squares(all.FirstW, low.FirstW, high.FirstW, one) + Squares(all.SecondW, low.SecondW, high.SecondW, two);
+                    best.Offer(sumQx, sumQ2, first, second, k);
+                }
+            }
         }
 
         return Settle(best, 3, x, w, order, fields, group);
@@ -136,30 +158,14 @@ internal static class Iq1Reference
         return peak >= epsilon;
     }
 
-    /// <summary>Scores one split under the four choices of deltas: bit 1 set for minus in the first half, bit 0 in the second.</summary>
-    private static void OfferDeltas(ref Split best, ReadOnlySpan<float> x, ReadOnlySpan<float> w, ReadOnlySpan<byte> order, int first, int second)
+    /// <summary>Sum of weight x level^2 of a half, from the weights of all, of the values below 0 and of those below 1.</summary>
+    private static float Squares(float all, float low, float high, float delta)
     {
-        Span<float> sumsQx = stackalloc float[4];
-        Span<float> sumsQ2 = stackalloc float[4];
-        sumsQx.Clear();
-        sumsQ2.Clear();
-        for (int j = 0; j < order.Length; j++)
-        {
-            int i = order[j];
-            float grid = j < first ? -1 : j < second ? 0 : 1;
-            (float plus, float minus) = (grid + Delta, grid - Delta);
-            (float plusX, float minusX) = (w[i] * plus * x[i], w[i] * minus * x[i]);
-            (float plus2, float minus2) = (w[i] * plus * plus, w[i] * minus * minus);
-            for (int k = 0; k < 4; k++)
-            {
-                bool isMinus = ((i < 8 ? k >> 1 : k) & 1) != 0;
-                sumsQx[k] += isMinus ? minusX : plusX;
-                sumsQ2[k] += isMinus ? minus2 : plus2;
-            }
-        }
-
-        for (int k = 0; k < 4; k++) best.Offer(sumsQx[k], sumsQ2[k], first, second, k);
+        (float q0, float q1, float q2) = (-1 + delta, delta, 1 + delta);
+        return (all * q2 * q2) + (low * ((q0 * q0) - (q1 * q1))) + (high * ((q1 * q1) - (q2 * q2)));
     }
+
+    private readonly record struct HalfSums(float FirstX, float FirstW, float SecondX, float SecondW);
 
     /// <summary>Turns the best split into rows of the codebook; returns the group's scale.</summary>
     /// <param name="mask">Deltas that all granules of the group have as plus or minus, one bit each, the last granule lowest.</param>

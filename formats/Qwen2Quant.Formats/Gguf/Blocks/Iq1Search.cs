@@ -43,7 +43,7 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
     {
         _lanes.Load(values, importance);
         for (int n = 0; n < Blocks; n++) _leastLoss[n] = float.PositiveInfinity;
-        _lanes.Relax(effort == Effort.Fast ? [1.1f, 1.4f] : [0.9f, 1.1f, 1.3f, 1.6f]);
+        _lanes.Relax(effort == Effort.Fast ? [1.1f, 1.4f, 2.2f] : [0.9f, 1.1f, 1.3f, 1.6f, 2.2f, 3f]);
         ChooseScales();
         if (effort != Effort.Fast)
         {
