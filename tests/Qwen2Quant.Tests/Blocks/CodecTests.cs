@@ -47,7 +47,7 @@ public class CodecTests(ITestOutputHelper output)
         double reference = SquaredError(values, decoded);
         double fitted = SquaredError(values, FitAndRound(type, values, []));
         output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name}: fitted / reference squared error {fitted / reference:f6}"));
-        Assert.InRange(fitted / reference, 0.5, 1);
+        Assert.InRange(fitted / reference, 0.2, 1);
     }
 
     [Theory]
@@ -93,11 +93,15 @@ public class CodecTests(ITestOutputHelper output)
         for (int start = 0; start < values.Length; start += shape.BlockLength)
         {
             codec.Fit(values.AsSpan(start, shape.BlockLength), weights.Length == 0 ? [] : weights.AsSpan(start, shape.BlockLength), Effort.Reference, parameters);
-            for (int i = 0; i < shape.BlockLength; i++)
+            byte[] codes = new byte[shape.BlockLength];
+            for (int i = 0; i < shape.BlockLength; i += shape.GranuleLength)
             {
-                Levels levels = codec.GetLevels(parameters, i / shape.SubBlockLength);
-                rounded[start + i] = levels.Value(levels.Nearest(values[start + i]));
+                Span<byte> granule = codes.AsSpan(i, shape.GranuleLength);
+                if (codec is ICodebookGrid grid) grid.Round(values.AsSpan(start + i, shape.GranuleLength), [], parameters, i, granule);
+                else granule[0] = (byte)codec.GetLevels(parameters, i / shape.SubBlockLength).Nearest(values[start + i]);
             }
+
+            for (int i = 0; i < shape.BlockLength; i++) rounded[start + i] = codec.GetLevels(parameters, i / shape.SubBlockLength).Value(codes[i]);
         }
 
         return rounded;

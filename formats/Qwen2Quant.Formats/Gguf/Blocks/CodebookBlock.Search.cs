@@ -7,7 +7,7 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 // The search for the least sum of importance x squared error. For each sub-block, a lane, the whole codebook is tried under a range of steps; a parabola
 // through the best three says what another step would cost, and by it many d are judged at once. The best of them are tried in earnest, each sub-block
-// choosing among its nearest scales; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that keeps squares finite.
+// choosing among its nearest scales, or in haste the nearest; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that keeps squares finite.
 internal readonly partial struct CodebookBlock<TLayout>
 {
     /// <summary>A block whose values are all smaller becomes zeros: half of the least step is more.</summary>
@@ -37,15 +37,15 @@ internal readonly partial struct CodebookBlock<TLayout>
         Span<float> centers = stackalloc float[Stride];
         Span<float> curvatures = stackalloc float[Stride];
         FindCenters<T>(scan, x, w, effort, centers, curvatures);
+        Span<int> indices = stackalloc int[SubLength / TLayout.RowLength * Stride];
+        Span<bool> isFlipped = stackalloc bool[indices.Length];
 
-        int tried = effort switch { Effort.Fast => 1, Effort.Normal => 2, _ => JudgedCount / 2 };
+        int tried = effort == Effort.High ? JudgedCount : 1;
         Span<float> d = stackalloc float[tried * blockCount];
         Span<float> best = stackalloc float[blockCount];
         Span<float> codes = stackalloc float[Stride];
         Span<float> costs = stackalloc float[blockCount];
         Span<float> steps = stackalloc float[Stride];
-        Span<int> indices = stackalloc int[SubLength / TLayout.RowLength * Stride];
-        Span<bool> isFlipped = stackalloc bool[indices.Length];
         steps.Clear();
         codes.Clear();
         costs.Fill(float.PositiveInfinity);
@@ -53,7 +53,8 @@ internal readonly partial struct CodebookBlock<TLayout>
         int rounds = effort == Effort.High ? 6 : 1;
         for (int round = 0; round < rounds; round++)
         {
-            TryScales<T>(scan, centers, units, d, effort == Effort.Normal ? 4 : 8, best, codes, costs);
+            if (effort == Effort.Fast) TakeNearest(centers, units, d, best, codes);
+            else TryScales<T>(scan, centers, units, d, best, codes, costs);
             for (int b = 0; b < blockCount; b++)
             {
                 for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
@@ -107,7 +108,7 @@ internal readonly partial struct CodebookBlock<TLayout>
         }
     }
 
-    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature; in haste a guess.</summary>
+    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature.</summary>
     private static void FindCenters<T>(in CodebookScan scan, ReadOnlySpan<float> x, ReadOnlySpan<float> w, Effort effort, Span<float> centers, Span<float> curvatures)
         where T : unmanaged, ILanes<T>
     {
@@ -128,16 +129,12 @@ internal readonly partial struct CodebookBlock<TLayout>
             // The best step of a sub-block without an outlier is near that of a normal distribution; an outlier may pull it up until it has the greatest level.
             T typical = T.Sqrt(squares / sum) * T.Broadcast(1 / TLayout.TypicalLevel);
             T step = typical * T.Broadcast(0.72f);
-            T greatest = peak * T.Broadcast(1 / TLayout.Codebook.Levels[^1]);
-            T last = T.Max(greatest * T.Broadcast(1.05f), typical * T.Broadcast(1.35f));
-            T.Store(T.Max(typical, greatest * T.Broadcast(0.6f)), ref centers[g]);
-            T.Store(sum, ref curvatures[g]);
+            T last = T.Max(peak * T.Broadcast(1.05f / TLayout.Codebook.Levels[^1]), typical * T.Broadcast(1.35f));
             T ratio = T.Sqrt(T.Sqrt(T.Sqrt(last / step)));
             if (count > 8) ratio = T.Sqrt(ratio);
             for (int k = 0; k < count; k++, step *= ratio) T.Store(step, ref steps[(k * Stride) + g]);
         }
 
-        if (effort == Effort.Fast) return;
         scan.Costs<T>(steps, costs);
         for (int l = 0; l < Stride; l++)
         {
@@ -193,24 +190,37 @@ internal readonly partial struct CodebookBlock<TLayout>
         }
     }
 
+    /// <summary>Takes for each sub-block the scale nearest to its center under the block's one d.</summary>
+    private static void TakeNearest(ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes)
+    {
+        d.CopyTo(best);
+        for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
+        {
+            codes[l] = Math.Clamp((int)(ScaleOf(centers[l], d[l / TLayout.SubBlocks] * units[l / TLayout.SubBlocks]) + 0.5f), 0, ScaleCount - 1);
+        }
+    }
+
+    /// <summary>The scale, not yet whole, that makes a step of d; 0 where d is 0.</summary>
+    private static float ScaleOf(float step, float d) => d > 0 ? Math.Clamp(((step / d) - TLayout.Step(1, 0)) / (TLayout.Step(1, 1) - TLayout.Step(1, 0)), -1, ScaleCount) : 0;
+
     /// <summary>Tries several d for each block, each sub-block under the scales around its center, and keeps what costs less than before.</summary>
     /// <param name="d">The same number for each block.</param>
     [SkipLocalsInit]
-    private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, int width, Span<float> best, Span<float> codes, Span<float> leastCosts)
+    private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes, Span<float> leastCosts)
         where T : unmanaged, ILanes<T>
     {
+        const int width = CodebookScan.Octet;
         int tried = d.Length / units.Length;
         Span<float> steps = stackalloc float[tried * width * Stride];
         Span<float> costs = stackalloc float[tried * width * Stride];
         Span<byte> firstCodes = stackalloc byte[tried * Stride];
         steps.Clear();
-        (float first, float spacing) = (TLayout.Step(1, 0), TLayout.Step(1, 1) - TLayout.Step(1, 0));
         for (int n = 0; n < tried; n++)
         {
             for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
             {
                 (float candidate, float unit) = (d[(l / TLayout.SubBlocks * tried) + n], units[l / TLayout.SubBlocks]);
-                int below = candidate > 0 ? (int)Math.Clamp(((centers[l] / (candidate * unit)) - first) / spacing, -1, ScaleCount) : 0;
+                int below = (int)ScaleOf(centers[l], candidate * unit);
                 int code = firstCodes[(n * Stride) + l] = (byte)Math.Clamp(below + 1 - (width / 2), 0, ScaleCount - width);
                 for (int k = 0; k < width; k++) steps[(((n * width) + k) * Stride) + l] = TLayout.Step(candidate, code + k) * unit;
             }
@@ -242,23 +252,7 @@ internal readonly partial struct CodebookBlock<TLayout>
         (double linear, double square) = (0, 0);
         for (int l = firstLane; l < firstLane + TLayout.SubBlocks; l++)
         {
-            (float a, float b) = (0, 0);
-            for (int r = l; r < indices.Length; r += Stride)
-            {
-                ReadOnlySpan<float> row = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
-                int at = ((r & ~(Stride - 1)) * TLayout.RowLength) + l;
-                float greatest = float.NegativeInfinity;
-                for (int j = 0; j < row.Length; j++, at += Stride)
-                {
-                    float product = products[at] * row[j];
-                    a += product;
-                    b += w[at] * row[j] * row[j];
-                    greatest = MathF.Max(greatest, product);
-                }
-
-                if (isFlipped[r]) a -= 2 * greatest;
-            }
-
+            (float a, float b) = Sums(products, w, l, indices, isFlipped);
             double step = TLayout.Step(1, (int)codes[l]) * unit;
             linear += step * a;
             square += step * step * b;
@@ -270,6 +264,29 @@ internal readonly partial struct CodebookBlock<TLayout>
         if (fitted == d || !(fittedCost < d * ((d * square) + linear))) return false;
         (d, cost) = (fitted, (float)fittedCost);
         return true;
+    }
+
+    /// <summary>What a sub-block with the chosen rows costs under a step s: <c>s (s square + linear)</c>, but for a constant.</summary>
+    private static (float Linear, float Square) Sums(ReadOnlySpan<float> products, ReadOnlySpan<float> w, int lane, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped)
+    {
+        (float a, float b) = (0, 0);
+        for (int r = lane; r < indices.Length; r += Stride)
+        {
+            ReadOnlySpan<float> row = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
+            int at = ((r & ~(Stride - 1)) * TLayout.RowLength) + lane;
+            float greatest = float.NegativeInfinity;
+            for (int j = 0; j < row.Length; j++, at += Stride)
+            {
+                float product = products[at] * row[j];
+                a += product;
+                b += w[at] * row[j] * row[j];
+                greatest = MathF.Max(greatest, product);
+            }
+
+            if (isFlipped[r]) a -= 2 * greatest;
+        }
+
+        return (a, b);
     }
 
     private static void Write(ReadOnlySpan<float> x, ReadOnlySpan<float> products, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> scales, ReadOnlySpan<float> d, Span<byte> blocks)

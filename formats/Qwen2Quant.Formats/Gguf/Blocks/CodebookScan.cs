@@ -111,8 +111,8 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
                 {
                     int to = (row * Search.Stride) + g + l;
                     bool isOdd = hasFlips && _flips[FlipIndex(row) + g + l] != 0;
-                    rows[half + l] = RowOf<T>(tables, steps[g + l], groups[l], l, false);
-                    if (hasFlips) rows[half + T.Width + l] = RowOf<T>(tables, steps[g + l], groups[T.Width + l], l, true);
+                    if (!isOdd || IsPaired) rows[half + l] = RowOf<T>(tables, steps[g + l], groups[l], l, false);
+                    if (isOdd) rows[half + T.Width + l] = RowOf<T>(tables, steps[g + l], groups[T.Width + l], l, true);
                     bool isHere = isOdd;
                     if (isOdd && IsPaired)
                     {
