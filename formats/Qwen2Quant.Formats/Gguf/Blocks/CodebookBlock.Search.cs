@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
@@ -29,9 +30,15 @@ internal readonly partial struct CodebookBlock<TLayout>
         Span<float> w = stackalloc float[laneValues];
         Span<float> products = stackalloc float[laneValues];
         Span<float> flips = stackalloc float[TLayout.HasEvenSigns ? laneValues / 8 : 0];
-        LoadBlocks(values, importance, units, x, w);
+        Span<byte> signs = stackalloc byte[laneValues / 8];
+        LoadBlocks<T>(values, importance, units, x, w, signs);
         for (int i = 0; i < laneValues; i += T.Width) T.Store(T.Broadcast(-2) * Block32.At<T>(ref w[0], i) * LaneMath.Abs(Block32.At<T>(ref x[0], i)), ref products[i]);
-        FindOddSigns(x, flips);
+        for (int i = 0; i < flips.Length; i++)
+        {
+            (int lane, int eight) = Math.DivRem(i, SubLength / 8);
+            flips[(eight * Stride) + lane] = -2 * (BitOperations.PopCount((uint)signs[i]) & 1);
+        }
+
         CodebookScan scan = new(TLayout.Codebook, products, w, flips);
 
         Span<float> centers = stackalloc float[Stride];
@@ -68,44 +75,43 @@ internal readonly partial struct CodebookBlock<TLayout>
             best.CopyTo(d);
         }
 
-        Write(x, products, indices, isFlipped, codes, best, blocks);
+        Write(products, signs, indices, isFlipped, codes, best, blocks);
     }
 
-    /// <summary>Values in units and weights of at most one, as lanes; where all weights of a block are zero they count as one.</summary>
-    private static void LoadBlocks(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w)
+    /// <summary>Values in units and weights of at most one, as lanes, and the signs of each eight; where all weights of a block are zero they count as one.</summary>
+    private static void LoadBlocks<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w, Span<byte> signs)
+        where T : unmanaged, ILanes<T>
     {
         Span<float> scaled = stackalloc float[values.Length];
         Span<float> weights = stackalloc float[values.Length];
+        weights.Fill(1);
+        signs.Clear();
         for (int b = 0; b < units.Length; b++)
         {
-            float peak = 0, greatest = 0;
-            for (int i = 256 * b; i < 256 * (b + 1); i++)
+            T peaks = T.Broadcast(0), greatest = peaks;
+            for (int i = 256 * b; i < 256 * (b + 1); i += T.Width)
             {
-                peak = MathF.Max(peak, MathF.Abs(values[i]));
-                greatest = MathF.Max(greatest, importance.IsEmpty ? 1 : importance[i]);
+                peaks = T.Max(LaneMath.Abs(Block32.At<T>(in values[0], i)), peaks);
+                if (!importance.IsEmpty) greatest = T.Max(Block32.At<T>(in importance[0], i), greatest);
             }
 
+            (float peak, float most) = (T.MaxAcross(peaks), T.MaxAcross(greatest));
             units[b] = peak >= LeastMagnitude ? MathF.ScaleB(1, -Math.Min(MathF.ILogB(peak), 125)) : 0;
-            for (int i = 256 * b; i < 256 * (b + 1); i++)
+            (T unit, T divisor) = (T.Broadcast(units[b]), T.Broadcast(most));
+            for (int i = 256 * b; i < 256 * (b + 1); i += T.Width)
             {
-                scaled[i] = values[i] * units[b];
-                weights[i] = importance.IsEmpty || !(greatest > 0) ? 1 : importance[i] / greatest;
+                // Plus zero: a minus zero, or a value that becomes one, is not negative.
+                T value = (Block32.At<T>(in values[0], i) * unit) + T.Broadcast(0);
+                T.Store(value, ref scaled[i]);
+                if (most > 0) T.Store(Block32.At<T>(in importance[0], i) / divisor, ref weights[i]);
+                uint bits = T.TopBits(value);
+                signs[i >> 3] |= (byte)(bits << (i & 7));
+                if (T.Width == 16) signs[(i >> 3) + 1] = (byte)(bits >> 8);
             }
         }
 
         Transpose(scaled, SubLength, x);
         Transpose(weights, SubLength, w);
-    }
-
-    private static void FindOddSigns(ReadOnlySpan<float> x, Span<float> flips)
-    {
-        for (int i = 0; i < flips.Length; i++)
-        {
-            int first = ((i & ~(Stride - 1)) * 8) + (i & (Stride - 1));
-            int negatives = 0;
-            for (int j = 0; j < 8; j++) negatives += x[first + (j * Stride)] < 0 ? 1 : 0;
-            flips[i] = -2 * (negatives & 1);
-        }
     }
 
     /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature.</summary>
@@ -289,30 +295,28 @@ internal readonly partial struct CodebookBlock<TLayout>
         return (a, b);
     }
 
-    private static void Write(ReadOnlySpan<float> x, ReadOnlySpan<float> products, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> scales, ReadOnlySpan<float> d, Span<byte> blocks)
+    private static void Write(ReadOnlySpan<float> products, ReadOnlySpan<byte> signs, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> scales, ReadOnlySpan<float> d, Span<byte> blocks)
     {
         CodebookCodes codes = new(stackalloc ushort[Rows], stackalloc byte[32], stackalloc byte[TLayout.SubBlocks]);
         int rowsPerLane = SubLength / TLayout.RowLength;
         for (int b = 0; b < d.Length; b++)
         {
-            codes.Signs.Clear();
+            signs.Slice(32 * b, 32).CopyTo(codes.Signs);
             for (int row = 0; row < Rows; row++)
             {
                 int lane = (b * TLayout.SubBlocks) + (row / rowsPerLane);
                 int r = (row % rowsPerLane * Stride) + lane;
                 codes.Indices[row] = (ushort)indices[r];
+                if (!isFlipped[r]) continue;
                 ReadOnlySpan<float> levels = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
-                int wrong = 0;
-                int signs = 0;
                 int first = ((r & ~(Stride - 1)) * TLayout.RowLength) + lane;
-                for (int j = 0; j < levels.Length; j++)
+                int wrong = 0;
+                for (int j = 1; j < levels.Length; j++)
                 {
-                    if (x[first + (j * Stride)] < 0) signs |= 1 << j;
                     if (products[first + (j * Stride)] * levels[j] > products[first + (wrong * Stride)] * levels[wrong]) wrong = j;
                 }
 
-                if (isFlipped[r]) signs ^= 1 << wrong;
-                codes.Signs[row * TLayout.RowLength / 8] |= (byte)(signs << (row * TLayout.RowLength % 8));
+                codes.Signs[row * TLayout.RowLength / 8] ^= (byte)(1 << ((row * TLayout.RowLength % 8) + wrong));
             }
 
             for (int k = 0; k < TLayout.SubBlocks; k++) codes.Scales[k] = (byte)scales[(b * TLayout.SubBlocks) + k];
