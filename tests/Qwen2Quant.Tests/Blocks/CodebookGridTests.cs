@@ -9,7 +9,7 @@ public class CodebookGridTests
 {
     public static TheoryData<string> Types => ["IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"];
 
-    /// <summary>Half a granule's combinations at a time would be no proof: every row with every permitted sign is tried.</summary>
+    /// <summary>Against every row with every permitted sign.</summary>
     [Theory]
     [MemberData(nameof(Types))]
     public void Round_finds_what_trying_every_combination_finds(string name)

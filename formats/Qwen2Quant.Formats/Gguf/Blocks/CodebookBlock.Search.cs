@@ -8,7 +8,8 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 // The search for the least sum of importance x squared error. For each sub-block, a lane, the whole codebook is tried under a range of steps; a parabola
 // through the best three says what another step would cost, and by it many d are judged at once. The best of them are tried in earnest, each sub-block
-// choosing among its nearest scales, or in haste the nearest; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that keeps squares finite.
+// choosing among its nearest scales, or in haste the nearest; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that
+// keeps squares finite.
 internal readonly partial struct CodebookBlock<TLayout>
 {
     /// <summary>A block whose values are all smaller becomes zeros: half of the least step is more.</summary>

@@ -34,7 +34,6 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
     private readonly ReadOnlySpan<float> _levels = codebook.Levels;
     private readonly int _halfLength = codebook.RowLength / 2;
     private readonly int _halfCount = codebook.HalfCount;
-    private readonly nint _pace = 1;
 
     private int RowCount => _products.Length / Search.Stride / (2 * _halfLength);
 
@@ -235,23 +234,20 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         ref ushort groups = ref MemoryMarshal.GetReference(_groups);
         nint i = 0;
         nint length = _groups.Length;
-        // In variables the distances become part of an address; constants would be added first.
-        (nint one, nint two, nint three, nint upper) = (T.Width * _pace, 2 * T.Width * _pace, 3 * T.Width * _pace, Quad * T.Width * _pace);
         for (nint k = 0; k < length; k += 2)
         {
             (T first0, T first1, T first2, T first3, T first4, T first5, T first6, T first7) = (most, most, most, most, most, most, most, most);
             for (nint end = Unsafe.Add(ref groups, k + 1); i < end; i++)
             {
                 float* cost = costs + ((nint)Unsafe.Add(ref halves, i) * (Octet * T.Width));
-                float* later = cost + upper;
                 first0 = T.Min(first0, T.Load(ref *cost));
-                first1 = T.Min(first1, T.Load(ref cost[one]));
-                first2 = T.Min(first2, T.Load(ref cost[two]));
-                first3 = T.Min(first3, T.Load(ref cost[three]));
-                first4 = T.Min(first4, T.Load(ref *later));
-                first5 = T.Min(first5, T.Load(ref later[one]));
-                first6 = T.Min(first6, T.Load(ref later[two]));
-                first7 = T.Min(first7, T.Load(ref later[three]));
+                first1 = T.Min(first1, T.Load(ref cost[T.Width]));
+                first2 = T.Min(first2, T.Load(ref cost[2 * T.Width]));
+                first3 = T.Min(first3, T.Load(ref cost[3 * T.Width]));
+                first4 = T.Min(first4, T.Load(ref cost[4 * T.Width]));
+                first5 = T.Min(first5, T.Load(ref cost[5 * T.Width]));
+                first6 = T.Min(first6, T.Load(ref cost[6 * T.Width]));
+                first7 = T.Min(first7, T.Load(ref cost[7 * T.Width]));
             }
 
             float* sums = second + ((nint)Unsafe.Add(ref groups, k) * (SumVectors * T.Width));
