@@ -2,7 +2,8 @@ namespace Qwen2Quant.Tests.Blocks;
 
 /// <summary>
 /// What a build of ggml without fused multiply-adds writes for <see cref="BlockData.Values"/> as rows of 512, with and without
-/// <see cref="BlockData.Importance"/>: SHA-256 of 4 rows, and its first 20 digits of 1000 rows.
+/// <see cref="BlockData.Importance"/>: SHA-256 of 4 rows, and its first 20 digits of 1000 rows. IQ1_M without importance is the hash of the ggml that the
+/// interoperability tests install: a later version added sums half by half (before, 1000 rows gave 6ed40af2aade015e9f5e).
 /// </summary>
 internal static class EncoderGoldens
 {

@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
@@ -7,7 +8,8 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 // The search for the least sum of importance x squared error. For each sub-block, a lane, the whole codebook is tried under a range of steps; a parabola
 // through the best three says what another step would cost, and by it many d are judged at once. The best of them are tried in earnest, each sub-block
-// choosing among its nearest scales; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that keeps squares finite.
+// choosing among its nearest scales, or in haste the nearest; then d is fitted to the chosen codes. Values are scaled by a power of two, a block's unit, that
+// keeps squares finite.
 internal readonly partial struct CodebookBlock<TLayout>
 {
     /// <summary>A block whose values are all smaller becomes zeros: half of the least step is more.</summary>
@@ -29,23 +31,29 @@ internal readonly partial struct CodebookBlock<TLayout>
         Span<float> w = stackalloc float[laneValues];
         Span<float> products = stackalloc float[laneValues];
         Span<float> flips = stackalloc float[TLayout.HasEvenSigns ? laneValues / 8 : 0];
-        LoadBlocks(values, importance, units, x, w);
+        Span<byte> signs = stackalloc byte[laneValues / 8];
+        LoadBlocks<T>(values, importance, units, x, w, signs);
         for (int i = 0; i < laneValues; i += T.Width) T.Store(T.Broadcast(-2) * Block32.At<T>(ref w[0], i) * LaneMath.Abs(Block32.At<T>(ref x[0], i)), ref products[i]);
-        FindOddSigns(x, flips);
+        for (int i = 0; i < flips.Length; i++)
+        {
+            (int lane, int eight) = Math.DivRem(i, SubLength / 8);
+            flips[(eight * Stride) + lane] = -2 * (BitOperations.PopCount((uint)signs[i]) & 1);
+        }
+
         CodebookScan scan = new(TLayout.Codebook, products, w, flips);
 
         Span<float> centers = stackalloc float[Stride];
         Span<float> curvatures = stackalloc float[Stride];
         FindCenters<T>(scan, x, w, effort, centers, curvatures);
+        Span<int> indices = stackalloc int[SubLength / TLayout.RowLength * Stride];
+        Span<bool> isFlipped = stackalloc bool[indices.Length];
 
-        int tried = effort switch { Effort.Fast => 1, Effort.Normal => 2, _ => JudgedCount / 2 };
+        int tried = effort == Effort.High ? JudgedCount : 1;
         Span<float> d = stackalloc float[tried * blockCount];
         Span<float> best = stackalloc float[blockCount];
         Span<float> codes = stackalloc float[Stride];
         Span<float> costs = stackalloc float[blockCount];
         Span<float> steps = stackalloc float[Stride];
-        Span<int> indices = stackalloc int[SubLength / TLayout.RowLength * Stride];
-        Span<bool> isFlipped = stackalloc bool[indices.Length];
         steps.Clear();
         codes.Clear();
         costs.Fill(float.PositiveInfinity);
@@ -53,7 +61,8 @@ internal readonly partial struct CodebookBlock<TLayout>
         int rounds = effort == Effort.High ? 6 : 1;
         for (int round = 0; round < rounds; round++)
         {
-            TryScales<T>(scan, centers, units, d, effort == Effort.Normal ? 4 : 8, best, codes, costs);
+            if (effort == Effort.Fast) TakeNearest(centers, units, d, best, codes);
+            else TryScales<T>(scan, centers, units, d, best, codes, costs);
             for (int b = 0; b < blockCount; b++)
             {
                 for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
@@ -67,28 +76,38 @@ internal readonly partial struct CodebookBlock<TLayout>
             best.CopyTo(d);
         }
 
-        Write(x, products, indices, isFlipped, codes, best, blocks);
+        Write(products, signs, indices, isFlipped, codes, best, blocks);
     }
 
-    /// <summary>Values in units and weights of at most one, as lanes; where all weights of a block are zero they count as one.</summary>
-    private static void LoadBlocks(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w)
+    /// <summary>Values in units and weights of at most one, as lanes, and the signs of each eight; where all weights of a block are zero they count as one.</summary>
+    private static void LoadBlocks<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w, Span<byte> signs)
+        where T : unmanaged, ILanes<T>
     {
         Span<float> scaled = stackalloc float[values.Length];
         Span<float> weights = stackalloc float[values.Length];
+        weights.Fill(1);
+        signs.Clear();
         for (int b = 0; b < units.Length; b++)
         {
-            float peak = 0, greatest = 0;
-            for (int i = 256 * b; i < 256 * (b + 1); i++)
+            T peaks = T.Broadcast(0), greatest = peaks;
+            for (int i = 256 * b; i < 256 * (b + 1); i += T.Width)
             {
-                peak = MathF.Max(peak, MathF.Abs(values[i]));
-                greatest = MathF.Max(greatest, importance.IsEmpty ? 1 : importance[i]);
+                peaks = T.Max(LaneMath.Abs(Block32.At<T>(in values[0], i)), peaks);
+                if (!importance.IsEmpty) greatest = T.Max(Block32.At<T>(in importance[0], i), greatest);
             }
 
+            (float peak, float most) = (T.MaxAcross(peaks), T.MaxAcross(greatest));
             units[b] = peak >= LeastMagnitude ? MathF.ScaleB(1, -Math.Min(MathF.ILogB(peak), 125)) : 0;
-            for (int i = 256 * b; i < 256 * (b + 1); i++)
+            (T unit, T divisor) = (T.Broadcast(units[b]), T.Broadcast(most));
+            for (int i = 256 * b; i < 256 * (b + 1); i += T.Width)
             {
-                scaled[i] = values[i] * units[b];
-                weights[i] = importance.IsEmpty || !(greatest > 0) ? 1 : importance[i] / greatest;
+                // Plus zero: a minus zero, or a value that becomes one, is not negative.
+                T value = (Block32.At<T>(in values[0], i) * unit) + T.Broadcast(0);
+                T.Store(value, ref scaled[i]);
+                if (most > 0) T.Store(Block32.At<T>(in importance[0], i) / divisor, ref weights[i]);
+                uint bits = T.TopBits(value);
+                signs[i >> 3] |= (byte)(bits << (i & 7));
+                if (T.Width == 16) signs[(i >> 3) + 1] = (byte)(bits >> 8);
             }
         }
 
@@ -96,18 +115,7 @@ internal readonly partial struct CodebookBlock<TLayout>
         Transpose(weights, SubLength, w);
     }
 
-    private static void FindOddSigns(ReadOnlySpan<float> x, Span<float> flips)
-    {
-        for (int i = 0; i < flips.Length; i++)
-        {
-            int first = ((i & ~(Stride - 1)) * 8) + (i & (Stride - 1));
-            int negatives = 0;
-            for (int j = 0; j < 8; j++) negatives += x[first + (j * Stride)] < 0 ? 1 : 0;
-            flips[i] = -2 * (negatives & 1);
-        }
-    }
-
-    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature; in haste a guess.</summary>
+    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, and its curvature.</summary>
     private static void FindCenters<T>(in CodebookScan scan, ReadOnlySpan<float> x, ReadOnlySpan<float> w, Effort effort, Span<float> centers, Span<float> curvatures)
         where T : unmanaged, ILanes<T>
     {
@@ -128,16 +136,12 @@ internal readonly partial struct CodebookBlock<TLayout>
             // The best step of a sub-block without an outlier is near that of a normal distribution; an outlier may pull it up until it has the greatest level.
             T typical = T.Sqrt(squares / sum) * T.Broadcast(1 / TLayout.TypicalLevel);
             T step = typical * T.Broadcast(0.72f);
-            T greatest = peak * T.Broadcast(1 / TLayout.Codebook.Levels[^1]);
-            T last = T.Max(greatest * T.Broadcast(1.05f), typical * T.Broadcast(1.35f));
-            T.Store(T.Max(typical, greatest * T.Broadcast(0.6f)), ref centers[g]);
-            T.Store(sum, ref curvatures[g]);
+            T last = T.Max(peak * T.Broadcast(1.05f / TLayout.Codebook.Levels[^1]), typical * T.Broadcast(1.35f));
             T ratio = T.Sqrt(T.Sqrt(T.Sqrt(last / step)));
             if (count > 8) ratio = T.Sqrt(ratio);
             for (int k = 0; k < count; k++, step *= ratio) T.Store(step, ref steps[(k * Stride) + g]);
         }
 
-        if (effort == Effort.Fast) return;
         scan.Costs<T>(steps, costs);
         for (int l = 0; l < Stride; l++)
         {
@@ -193,24 +197,37 @@ internal readonly partial struct CodebookBlock<TLayout>
         }
     }
 
+    /// <summary>Takes for each sub-block the scale nearest to its center under the block's one d.</summary>
+    private static void TakeNearest(ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes)
+    {
+        d.CopyTo(best);
+        for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
+        {
+            codes[l] = Math.Clamp((int)(ScaleOf(centers[l], d[l / TLayout.SubBlocks] * units[l / TLayout.SubBlocks]) + 0.5f), 0, ScaleCount - 1);
+        }
+    }
+
+    /// <summary>The scale, not yet whole, that makes a step of d; 0 where d is 0.</summary>
+    private static float ScaleOf(float step, float d) => d > 0 ? Math.Clamp(((step / d) - TLayout.Step(1, 0)) / (TLayout.Step(1, 1) - TLayout.Step(1, 0)), -1, ScaleCount) : 0;
+
     /// <summary>Tries several d for each block, each sub-block under the scales around its center, and keeps what costs less than before.</summary>
     /// <param name="d">The same number for each block.</param>
     [SkipLocalsInit]
-    private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, int width, Span<float> best, Span<float> codes, Span<float> leastCosts)
+    private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes, Span<float> leastCosts)
         where T : unmanaged, ILanes<T>
     {
+        const int width = CodebookScan.Octet;
         int tried = d.Length / units.Length;
         Span<float> steps = stackalloc float[tried * width * Stride];
         Span<float> costs = stackalloc float[tried * width * Stride];
         Span<byte> firstCodes = stackalloc byte[tried * Stride];
         steps.Clear();
-        (float first, float spacing) = (TLayout.Step(1, 0), TLayout.Step(1, 1) - TLayout.Step(1, 0));
         for (int n = 0; n < tried; n++)
         {
             for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
             {
                 (float candidate, float unit) = (d[(l / TLayout.SubBlocks * tried) + n], units[l / TLayout.SubBlocks]);
-                int below = candidate > 0 ? (int)Math.Clamp(((centers[l] / (candidate * unit)) - first) / spacing, -1, ScaleCount) : 0;
+                int below = (int)ScaleOf(centers[l], candidate * unit);
                 int code = firstCodes[(n * Stride) + l] = (byte)Math.Clamp(below + 1 - (width / 2), 0, ScaleCount - width);
                 for (int k = 0; k < width; k++) steps[(((n * width) + k) * Stride) + l] = TLayout.Step(candidate, code + k) * unit;
             }
@@ -242,23 +259,7 @@ internal readonly partial struct CodebookBlock<TLayout>
         (double linear, double square) = (0, 0);
         for (int l = firstLane; l < firstLane + TLayout.SubBlocks; l++)
         {
-            (float a, float b) = (0, 0);
-            for (int r = l; r < indices.Length; r += Stride)
-            {
-                ReadOnlySpan<float> row = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
-                int at = ((r & ~(Stride - 1)) * TLayout.RowLength) + l;
-                float greatest = float.NegativeInfinity;
-                for (int j = 0; j < row.Length; j++, at += Stride)
-                {
-                    float product = products[at] * row[j];
-                    a += product;
-                    b += w[at] * row[j] * row[j];
-                    greatest = MathF.Max(greatest, product);
-                }
-
-                if (isFlipped[r]) a -= 2 * greatest;
-            }
-
+            (float a, float b) = Sums(products, w, l, indices, isFlipped);
             double step = TLayout.Step(1, (int)codes[l]) * unit;
             linear += step * a;
             square += step * step * b;
@@ -272,30 +273,51 @@ internal readonly partial struct CodebookBlock<TLayout>
         return true;
     }
 
-    private static void Write(ReadOnlySpan<float> x, ReadOnlySpan<float> products, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> scales, ReadOnlySpan<float> d, Span<byte> blocks)
+    /// <summary>What a sub-block with the chosen rows costs under a step s: <c>s (s square + linear)</c>, but for a constant.</summary>
+    private static (float Linear, float Square) Sums(ReadOnlySpan<float> products, ReadOnlySpan<float> w, int lane, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped)
+    {
+        (float a, float b) = (0, 0);
+        for (int r = lane; r < indices.Length; r += Stride)
+        {
+            ReadOnlySpan<float> row = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
+            int at = ((r & ~(Stride - 1)) * TLayout.RowLength) + lane;
+            float greatest = float.NegativeInfinity;
+            for (int j = 0; j < row.Length; j++, at += Stride)
+            {
+                float product = products[at] * row[j];
+                a += product;
+                b += w[at] * row[j] * row[j];
+                greatest = MathF.Max(greatest, product);
+            }
+
+            if (isFlipped[r]) a -= 2 * greatest;
+        }
+
+        return (a, b);
+    }
+
+    private static void Write(ReadOnlySpan<float> products, ReadOnlySpan<byte> signs, ReadOnlySpan<int> indices, ReadOnlySpan<bool> isFlipped, ReadOnlySpan<float> scales, ReadOnlySpan<float> d, Span<byte> blocks)
     {
         CodebookCodes codes = new(stackalloc ushort[Rows], stackalloc byte[32], stackalloc byte[TLayout.SubBlocks]);
         int rowsPerLane = SubLength / TLayout.RowLength;
         for (int b = 0; b < d.Length; b++)
         {
-            codes.Signs.Clear();
+            signs.Slice(32 * b, 32).CopyTo(codes.Signs);
             for (int row = 0; row < Rows; row++)
             {
                 int lane = (b * TLayout.SubBlocks) + (row / rowsPerLane);
                 int r = (row % rowsPerLane * Stride) + lane;
                 codes.Indices[row] = (ushort)indices[r];
+                if (!isFlipped[r]) continue;
                 ReadOnlySpan<float> levels = TLayout.Codebook.Rows.Slice(indices[r] * TLayout.RowLength, TLayout.RowLength);
-                int wrong = 0;
-                int signs = 0;
                 int first = ((r & ~(Stride - 1)) * TLayout.RowLength) + lane;
-                for (int j = 0; j < levels.Length; j++)
+                int wrong = 0;
+                for (int j = 1; j < levels.Length; j++)
                 {
-                    if (x[first + (j * Stride)] < 0) signs |= 1 << j;
                     if (products[first + (j * Stride)] * levels[j] > products[first + (wrong * Stride)] * levels[wrong]) wrong = j;
                 }
 
-                if (isFlipped[r]) signs ^= 1 << wrong;
-                codes.Signs[row * TLayout.RowLength / 8] |= (byte)(signs << (row * TLayout.RowLength % 8));
+                codes.Signs[row * TLayout.RowLength / 8] ^= (byte)(1 << ((row * TLayout.RowLength % 8) + wrong));
             }
 
             for (int k = 0; k < TLayout.SubBlocks; k++) codes.Scales[k] = (byte)scales[(b * TLayout.SubBlocks) + k];

@@ -34,7 +34,6 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
     private readonly ReadOnlySpan<float> _levels = codebook.Levels;
     private readonly int _halfLength = codebook.RowLength / 2;
     private readonly int _halfCount = codebook.HalfCount;
-    private readonly nint _pace = 1;
 
     private int RowCount => _products.Length / Search.Stride / (2 * _halfLength);
 
@@ -96,34 +95,26 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
     {
         float* room = stackalloc float[RoomLength<T>()];
         float* tables = Align(room);
-        Span<int> groups = stackalloc int[2 * T.Width];
         // Costs and rows of two rows, with right signs and with a wrong one.
         Span<float> costs = stackalloc float[4 * T.Width];
         Span<int> rows = stackalloc int[4 * T.Width];
+        isFlipped.Clear();
         for (int g = 0; g < Search.Stride; g += T.Width)
         {
             for (int row = 0; row < RowCount; row++)
             {
+                int at = (row * Search.Stride) + g;
                 bool hasFlips = FillSums(row, g, FlipOf<T>(row, g), tables);
-                int half = (row & 1) * 2 * T.Width;
-                BestGroups<T>(tables, steps[g..], hasFlips, costs[half..], groups);
-                for (int l = 0; l < T.Width; l++)
+                int half = hasFlips ? (row & 1) * 2 * T.Width : 0;
+                BestRows<T>(tables, steps[g..], hasFlips, costs[half..], rows[half..]);
+                rows.Slice(half, T.Width).CopyTo(indices[at..]);
+                for (int l = 0; l < T.Width && hasFlips; l++)
                 {
-                    int to = (row * Search.Stride) + g + l;
-                    bool isOdd = hasFlips && _flips[FlipIndex(row) + g + l] != 0;
-                    rows[half + l] = RowOf<T>(tables, steps[g + l], groups[l], l, false);
-                    if (hasFlips) rows[half + T.Width + l] = RowOf<T>(tables, steps[g + l], groups[T.Width + l], l, true);
-                    bool isHere = isOdd;
-                    if (isOdd && IsPaired)
-                    {
-                        if ((row & 1) == 0) continue;
-                        // The first of the two rows has the wrong sign if that costs no more.
-                        bool isEarlier = costs[T.Width + l] + costs[(2 * T.Width) + l] <= costs[l] + costs[(3 * T.Width) + l];
-                        (indices[to - Search.Stride], isFlipped[to - Search.Stride]) = (rows[isEarlier ? T.Width + l : l], isEarlier);
-                        isHere = !isEarlier;
-                    }
-
-                    (indices[to], isFlipped[to]) = (rows[half + (isHere ? T.Width + l : l)], isHere);
+                    if (_flips[FlipIndex(row) + g + l] == 0 || (IsPaired && (row & 1) == 0)) continue;
+                    // The first of two rows has the wrong sign if that costs no more.
+                    bool isEarlier = IsPaired && costs[T.Width + l] + costs[(2 * T.Width) + l] <= costs[l] + costs[(3 * T.Width) + l];
+                    int to = isEarlier ? at + l - Search.Stride : at + l;
+                    (indices[to], isFlipped[to]) = (rows[isEarlier ? T.Width + l : half + T.Width + l], true);
                 }
             }
         }
@@ -243,23 +234,20 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         ref ushort groups = ref MemoryMarshal.GetReference(_groups);
         nint i = 0;
         nint length = _groups.Length;
-        // In variables the distances become part of an address; constants would be added first.
-        (nint one, nint two, nint three, nint upper) = (T.Width * _pace, 2 * T.Width * _pace, 3 * T.Width * _pace, Quad * T.Width * _pace);
         for (nint k = 0; k < length; k += 2)
         {
             (T first0, T first1, T first2, T first3, T first4, T first5, T first6, T first7) = (most, most, most, most, most, most, most, most);
             for (nint end = Unsafe.Add(ref groups, k + 1); i < end; i++)
             {
                 float* cost = costs + ((nint)Unsafe.Add(ref halves, i) * (Octet * T.Width));
-                float* later = cost + upper;
                 first0 = T.Min(first0, T.Load(ref *cost));
-                first1 = T.Min(first1, T.Load(ref cost[one]));
-                first2 = T.Min(first2, T.Load(ref cost[two]));
-                first3 = T.Min(first3, T.Load(ref cost[three]));
-                first4 = T.Min(first4, T.Load(ref *later));
-                first5 = T.Min(first5, T.Load(ref later[one]));
-                first6 = T.Min(first6, T.Load(ref later[two]));
-                first7 = T.Min(first7, T.Load(ref later[three]));
+                first1 = T.Min(first1, T.Load(ref cost[T.Width]));
+                first2 = T.Min(first2, T.Load(ref cost[2 * T.Width]));
+                first3 = T.Min(first3, T.Load(ref cost[3 * T.Width]));
+                first4 = T.Min(first4, T.Load(ref cost[4 * T.Width]));
+                first5 = T.Min(first5, T.Load(ref cost[5 * T.Width]));
+                first6 = T.Min(first6, T.Load(ref cost[6 * T.Width]));
+                first7 = T.Min(first7, T.Load(ref cost[7 * T.Width]));
             }
 
             float* sums = second + ((nint)Unsafe.Add(ref groups, k) * (SumVectors * T.Width));
@@ -297,14 +285,14 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         Put(least7, found, 7 * T.Width);
     }
 
-    /// <summary>The first group of rows that holds one of least cost, under one step; then the same with a wrong sign where one must be.</summary>
-    private void BestGroups<T>(float* tables, ReadOnlySpan<float> steps, bool hasFlips, Span<float> leastCosts, Span<int> best) where T : unmanaged, ILanes<T>
+    /// <summary>The first row of least cost under one step; then the same with a wrong sign where one must be.</summary>
+    private void BestRows<T>(float* tables, ReadOnlySpan<float> steps, bool hasFlips, Span<float> leastCosts, Span<int> best) where T : unmanaged, ILanes<T>
     {
         T step = Load<T>(steps, 0);
         T most = T.Broadcast(float.MaxValue);
         (T least, T wrong) = (most, most);
         T zero = T.BroadcastInt(0);
-        (T bestGroup, T bestWrong, T group, T next) = (zero, zero, zero, T.BroadcastInt(1));
+        (T bestRow, T bestWrong, T row, T next) = (zero, zero, zero, T.BroadcastInt(1));
         float* second = tables + (SumVectors * _halfCount * T.Width);
         float* costs = tables + (2 * SumVectors * _halfCount * T.Width);
         float* to = costs;
@@ -318,54 +306,39 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         ref ushort halves = ref MemoryMarshal.GetReference(_firstHalves);
         ref ushort groups = ref MemoryMarshal.GetReference(_groups);
         nint i = 0;
-        for (nint k = 0; k < _groups.Length; k += 2)
+        nint length = _groups.Length;
+        for (nint k = 0; k < length; k += 2)
         {
-            (T first, T flipped) = (most, most);
-            for (nint end = Unsafe.Add(ref groups, k + 1); i < end; i++)
+            (T first, T flipped, T firstRow, T flippedRow) = (most, most, zero, zero);
+            for (nint end = Unsafe.Add(ref groups, k + 1); i < end; i++, row = T.AddInt(row, next))
             {
                 float* cost = costs + ((nint)Unsafe.Add(ref halves, i) * (2 * T.Width));
-                first = T.Min(first, T.Load(ref cost[0]));
-                if (hasFlips) flipped = T.Min(flipped, T.Load(ref cost[T.Width]));
+                T found = T.Load(ref *cost);
+                firstRow = T.Select(T.Greater(first, found), row, firstRow);
+                first = T.Min(found, first);
+                if (!hasFlips) continue;
+                found = T.Load(ref cost[T.Width]);
+                flippedRow = T.Select(T.Greater(flipped, found), row, flippedRow);
+                flipped = T.Min(found, flipped);
             }
 
             float* sums = second + ((nint)Unsafe.Add(ref groups, k) * (SumVectors * T.Width));
-            T other = T.MultiplyAdd(step, T.Load(ref sums[T.Width]), T.Load(ref sums[0]));
-            T found = first + other;
-            bestGroup = T.Select(T.Greater(least, found), group, bestGroup);
-            least = T.Min(found, least);
-            if (hasFlips)
-            {
-                found = T.Min(flipped + other, first + (other + T.Load(ref sums[2 * T.Width])));
-                bestWrong = T.Select(T.Greater(wrong, found), group, bestWrong);
-                wrong = T.Min(found, wrong);
-            }
-
-            group = T.AddInt(group, next);
+            T other = T.MultiplyAdd(step, T.Load(ref sums[T.Width]), T.Load(ref *sums));
+            T total = first + other;
+            bestRow = T.Select(T.Greater(least, total), firstRow, bestRow);
+            least = T.Min(total, least);
+            if (!hasFlips) continue;
+            (T inFirst, T inSecond) = (flipped + other, first + (other + T.Load(ref sums[2 * T.Width])));
+            T wrongRow = T.Select(T.Greater(inFirst, inSecond), firstRow, flippedRow);
+            total = T.Min(inFirst, inSecond);
+            bestWrong = T.Select(T.Greater(wrong, total), wrongRow, bestWrong);
+            wrong = T.Min(total, wrong);
         }
 
         Put(least, leastCosts, 0);
         Put(wrong, leastCosts, T.Width);
-        T.Store(bestGroup, ref Unsafe.As<int, float>(ref best[0]));
+        T.Store(bestRow, ref Unsafe.As<int, float>(ref best[0]));
         T.Store(bestWrong, ref Unsafe.As<int, float>(ref best[T.Width]));
-    }
-
-    /// <summary>The first row of least cost in a group for one lane.</summary>
-    private int RowOf<T>(float* tables, float step, int group, int lane, bool hasFlip) where T : unmanaged, ILanes<T>
-    {
-        float* sums = tables + ((_halfCount + _groups[2 * group]) * SumVectors * T.Width) + lane;
-        float* costs = tables + (2 * SumVectors * _halfCount * T.Width) + lane;
-        float other = MathF.FusedMultiplyAdd(step, sums[T.Width], sums[0]);
-        float least = float.PositiveInfinity;
-        int first = group == 0 ? 0 : _groups[(2 * group) - 1];
-        int best = first;
-        for (int i = first; i < _groups[(2 * group) + 1]; i++)
-        {
-            float* cost = costs + (_firstHalves[i] * 2 * T.Width);
-            float found = hasFlip ? MathF.Min(cost[T.Width] + other, cost[0] + (other + sums[2 * T.Width])) : cost[0] + other;
-            if (found < least) (least, best) = (found, i);
-        }
-
-        return best;
     }
 
     /// <summary>The cost of eight values in two rows: where one sign must be wrong it is in the row where that costs less.</summary>
