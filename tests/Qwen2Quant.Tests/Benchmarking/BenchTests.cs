@@ -24,7 +24,7 @@ public class BenchTests
         Assert.Equal(product, MatrixProduct.KernelNameAt(level));
         BlockType q8 = (BlockType)GgmlTypes.Find("Q8_0")!.Element, iq2 = (BlockType)GgmlTypes.Find("IQ2_XXS")!.Element;
         Assert.Equal((width, width), (q8.DecoderNameAt(level), q8.EncoderNameAt(level)));
-        Assert.Equal(("scalar", null), (iq2.DecoderNameAt(level), iq2.EncoderNameAt(level)));
+        Assert.Equal((width, width), (iq2.DecoderNameAt(level), iq2.EncoderNameAt(level)));
     }
 
     [Fact]

@@ -66,7 +66,7 @@ public class CatalogueTests
     {
         IEnumerable<Type> written = typeof(BlockType).Assembly.GetTypes().Where(type =>
             !type.IsAbstract && !type.IsGenericType
-            && (type.IsSubclassOf(typeof(BlockType)) || typeof(IBlockFormat).IsAssignableFrom(type) || typeof(INibbleFormat).IsAssignableFrom(type)));
+            && (type.IsSubclassOf(typeof(BlockType)) || typeof(IBlockFormat).IsAssignableFrom(type) || typeof(INibbleFormat).IsAssignableFrom(type) || typeof(ICodebookLayout).IsAssignableFrom(type)));
         Assert.Equal(written.Select(type => type.Name).Order(), BlockData.BlockTypes.Select(type => type.Name).Order());
     }
 }
