@@ -82,13 +82,6 @@ internal sealed class Codebook
     public ReadOnlySpan<ushort> Neighbours(int word, int shells) =>
         (_neighboursByWord ??= new ushort[]?[1 << (_fieldBits * RowLength)])[word] ??= MakeNeighbours(word, shells);
 
-    /// <summary>Values <c>step * (row + delta)</c>.</summary>
-    public void DecodeShifted(int index, float delta, float step, Span<float> values)
-    {
-        ReadOnlySpan<float> row = _rows.AsSpan(index * RowLength, values.Length);
-        for (int j = 0; j < row.Length; j++) values[j] = step * (row[j] + delta);
-    }
-
     private short[] MakeIndex()
     {
         short[] index = new short[1 << (_fieldBits * RowLength)];
