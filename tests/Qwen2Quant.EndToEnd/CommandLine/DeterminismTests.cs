@@ -22,6 +22,25 @@ public sealed class DeterminismTests : IDisposable
         foreach (string width in new[] { "scalar", "128", "256", "512" }) Assert.Equal(expected, Quantize(type, "2", width));
     }
 
+    /// <summary>The searches of each family of types, with one importance matrix.</summary>
+    [Theory]
+    [InlineData("Q3_K_M")]
+    [InlineData("Q4_K_M")]
+    [InlineData("IQ4_XS")]
+    [InlineData("IQ3_M")]
+    [InlineData("IQ2_XS")]
+    [InlineData("IQ1_M")]
+    [InlineData("TQ1_0")]
+    public void SearchesGiveTheSameFile(string type)
+    {
+        string imatrix = _folder.File("imatrix.gguf");
+        CliCommand.Succeed("calibrate", Models.Tiny, "--data", "builtin:calibration", "--samples", "4", "--out", imatrix);
+        byte[] expected = Quantize(type, "2", null, "--imatrix", imatrix);
+        Assert.Equal(expected, Quantize(type, "1", "256", "--imatrix", imatrix));
+        Assert.Equal(expected, Quantize(type, "2", "128", "--imatrix", imatrix));
+        Assert.Equal(expected, Quantize(type, "2", "scalar", "--imatrix", imatrix));
+    }
+
     /// <summary>Several slabs for each tensor, in any order.</summary>
     [Fact]
     public void AModelOfManySlabsIsTheSameWithAnyNumberOfThreads()
@@ -37,10 +56,10 @@ public sealed class DeterminismTests : IDisposable
         Assert.All(outputs, output => Assert.True(output.AsSpan().SequenceEqual(outputs[0])));
     }
 
-    private byte[] Quantize(string type, string threads, string? width)
+    private byte[] Quantize(string type, string threads, string? width, params string[] options)
     {
         string output = _folder.File($"{type}-{threads}-{width}.gguf");
-        CliCommand command = new("quantize", Models.Tiny, "--to", $"gguf:{type}", "--out", output, "--threads", threads);
+        CliCommand command = new(["quantize", Models.Tiny, "--to", $"gguf:{type}", "--out", output, "--threads", threads, .. options]);
         if (width is not null) command = command with { Environment = new Dictionary<string, string> { ["QWEN2QUANT_SIMD"] = width } };
         command.Run().Expect(0);
         return File.ReadAllBytes(output);

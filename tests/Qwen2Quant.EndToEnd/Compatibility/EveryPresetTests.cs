@@ -26,9 +26,6 @@ public sealed class EveryPresetTests(WeighedModels models, ITestOutputHelper pri
     /// <summary>llama.cpp rounds activations to 8 bits.</summary>
     private const double Tolerance = 0.005;
 
-    /// <summary>The types of these presets that llama.cpp multiplies with coarser activations, or whose models are near to noise.</summary>
-    private const double CoarseTolerance = 0.01;
-
     private readonly TempFolder _folder = new();
 
     public static TheoryData<string, bool> Presets()
@@ -131,9 +128,7 @@ public sealed class EveryPresetTests(WeighedModels models, ITestOutputHelper pri
         using LlamaModel llama = LlamaModel.Load(path);
         double theirs = llama.Perplexity(Texts.HeldOut, Chunks).Value;
         print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{preset}: perplexity {ours:F4} here, {theirs:F4} in llama.cpp, difference {100 * ((ours / theirs) - 1):F4} %"));
-        bool isCoarse = preset.StartsWith("TQ", StringComparison.Ordinal) || preset.StartsWith("IQ1", StringComparison.Ordinal) || preset.StartsWith("IQ2", StringComparison.Ordinal);
-        double tolerance = isCoarse ? CoarseTolerance : Tolerance;
-        Assert.InRange(ours / theirs, 1 - tolerance, 1 + tolerance);
+        Assert.InRange(ours / theirs, 1 - Tolerance, 1 + Tolerance);
     }
 
     private static string Describe(TensorEntry entry) => $"{entry.Name} {entry.Type.Name} {entry.Shape}";
