@@ -7,7 +7,7 @@ namespace Qwen2Quant.Tests.Pipeline;
 /// <summary>Every preset gives every tensor llama-quantize's type.</summary>
 public sealed class PresetTests
 {
-    /// <summary>Bytes of tensor data by preset and published shape, computed from published files and configurations (gguf-facts 7.8).</summary>
+    /// <summary>Bytes of tensor data by preset and published shape, computed from published files and configurations.</summary>
     [Fact]
     public void TotalsAreThoseOfPublishedFiles()
     {
@@ -83,7 +83,7 @@ public sealed class PresetTests
         Assert.Null(RecipeBook.BuiltIn.Find("4"));
     }
 
-    /// <summary>Worked examples of gguf-facts 7.7.</summary>
+    /// <summary>What published files hold, counted by type.</summary>
     [Theory]
     [InlineData("0.5B", "F32 121, Q5_0 132, Q8_0 13, Q4_K 12, Q6_K 12")]
     [InlineData("72B", "F32 401, Q4_K 401, Q6_K 41, Q5_K 40, Q8_0 40, Q5_0 40")]

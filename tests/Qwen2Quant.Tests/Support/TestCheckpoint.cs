@@ -55,12 +55,32 @@ public static class TestCheckpoint
         }
 
         if (plan.Index is not null) File.WriteAllBytes(Path.Combine(folder, SafetensorsPlan.IndexFileName), plan.Index);
+        WriteCompanions(folder, config);
+        return folder;
+    }
+
+    /// <summary>Writes a folder whose BF16 weights are a hole in a file, so that the largest shapes take no room, and returns its path.</summary>
+    public static string WriteHoles(string folder, Qwen2Config config)
+    {
+        Directory.CreateDirectory(folder);
+        OutputTensor[] tensors = [.. TensorCatalogue.For(config).Tensors.Select(tensor => new OutputTensor(tensor.Name, PlainTypes.BF16, tensor.Shape))];
+        PlannedFile planned = SafetensorsPlan.Create(tensors, new Dictionary<string, string> { ["format"] = "pt" }, long.MaxValue).Files.Single();
+        using (FileStream file = File.Create(Path.Combine(folder, planned.Name)))
+        {
+            file.Write(planned.Header);
+            file.SetLength(planned.ByteLength);
+        }
+
+        WriteCompanions(folder, config);
+        return folder;
+    }
+
+    private static void WriteCompanions(string folder, Qwen2Config config)
+    {
         File.WriteAllBytes(Path.Combine(folder, "config.json"), config.ToJson());
         foreach (string name in new[] { "tokenizer.json", "tokenizer_config.json", "generation_config.json" })
         {
             File.WriteAllBytes(Path.Combine(folder, name), BuiltInModels.Instance.ReadAllBytes($"builtin:tiny/{name}", long.MaxValue));
         }
-
-        return folder;
     }
 }
