@@ -1,5 +1,5 @@
-using Qwen2Quant.Core.Encoding;
 using BenchmarkDotNet.Attributes;
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
@@ -20,6 +20,9 @@ public class BlockEncoding
     [ParamsSource(nameof(TypeNames))]
     public string Type { get; set; } = "";
 
+    [Params(Effort.Fast, Effort.Normal)]
+    public Effort Effort { get; set; }
+
     public static IEnumerable<string> TypeNames => GgmlTypes.All.Where(type => type.Element.CanEncode).Select(type => type.Name);
 
     [GlobalSetup]
@@ -38,7 +41,7 @@ public class BlockEncoding
         for (int slab = 0; slab < ValueCount / SlabValues; slab++)
         {
             BFloat16Rows.Widen(_source.AsSpan(slab * SlabValues, SlabValues), _slab);
-            _type.EncodeRow(_slab, [], Effort.Reference, _blocks.AsSpan(slab * slabBytes, slabBytes));
+            _type.EncodeRow(_slab, [], Effort, _blocks.AsSpan(slab * slabBytes, slabBytes));
         }
     }
 }
