@@ -46,6 +46,7 @@ internal readonly partial struct AffineBlock<TFormat>
             }
         }
 
+        batch.RestoreGains<T>(plan.Sides == 1 ? 1 : -1);
         Store<T>(values, parameters, ref blocks);
     }
 
@@ -90,7 +91,7 @@ internal readonly partial struct AffineBlock<TFormat>
     /// <summary>A batch's sub-blocks as lanes, and what is known of them: rows of one float a lane.</summary>
     private ref struct Batch
     {
-        public const int Rows = 13;
+        public const int Rows = 15;
 
         public Span<float> Lanes, Weights, State, Parameters, BestErrors;
 
@@ -107,6 +108,8 @@ internal readonly partial struct AffineBlock<TFormat>
         private readonly Span<float> CodeSums => Row(10);
         private readonly Span<float> CodeSquares => Row(11);
         private readonly Span<float> CodeValues => Row(12);
+        private readonly Span<float> Squares => Row(13);
+        private readonly Span<float> DecodedValues => Row(14);
 
         public readonly void Start<T>(AffineStart start) where T : unmanaged, ILanes<T>
         {
@@ -209,6 +212,39 @@ internal readonly partial struct AffineBlock<TFormat>
                 {
                     SetUnits(first, scaleValue / scale2, MinimumUnits[first]);
                 }
+            }
+        }
+
+        /// <summary>
+        /// Enlarges d and dmin by <c>sum wx^2 / sum wxy</c> of values x and what they decode to, y. Parameters of least error leave y a projection of x: as a factor of
+        /// a matrix product it is less by the part of x that is lost, and where inputs are correlated such a loss common to all values weighs more than its share of the
+        /// error.
+        /// </summary>
+        /// <param name="sign">-1 when the lanes are the block's negatives.</param>
+        public readonly void RestoreGains<T>(int sign) where T : unmanaged, ILanes<T>
+        {
+            for (int lane = 0; lane < LaneTranspose.Stride; lane++)
+            {
+                ReadOnlySpan<float> own = Parameters.Slice(lane / SubBlocks * ParameterCount, ParameterCount);
+                Steps[lane] = sign * own[0] * own[2 + (lane % SubBlocks)];
+                Offsets[lane] = sign * own[1] * own[2 + SubBlocks + (lane % SubBlocks)];
+            }
+
+            for (int g = 0; g < LaneTranspose.Stride; g += T.Width)
+            {
+                (T step, T offset) = (At<T>(Steps, g), At<T>(Offsets, g));
+                AffineSearch.Moments<T> moments = Measure(g, step, offset, out _);
+                T.Store((step * moments.CodeValue) - (offset * At<T>(ValueSums, g)), ref DecodedValues[g]);
+                T.Store(AffineSearch.Squares<T>(in Lanes[g], in Weights[g], TFormat.SubLength), ref Squares[g]);
+            }
+
+            for (int b = 0; b < BatchBlocks; b++)
+            {
+                float square = 0, decoded = 0;
+                for (int k = b * SubBlocks; k < (b + 1) * SubBlocks; k++) (square, decoded) = (square + Squares[k], decoded + DecodedValues[k]);
+                if (!(decoded > 0)) continue;
+                Span<float> own = Parameters.Slice(b * ParameterCount, 2);
+                foreach (ref float unit in own) unit = MathF.CopySign(ToHalf(MathF.Abs(unit) * (square / decoded)), unit);
             }
         }
 

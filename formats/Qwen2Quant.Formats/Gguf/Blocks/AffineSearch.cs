@@ -193,6 +193,19 @@ internal static class AffineSearch
         return moments;
     }
 
+    /// <summary>Sum of weight x value^2.</summary>
+    public static T Squares<T>(ref readonly float values, ref readonly float weights, int length) where T : unmanaged, ILanes<T>
+    {
+        T sum = T.Broadcast(0);
+        for (int i = 0; i < length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            sum = T.MultiplyAdd(Search.At<T>(in weights, i) * value, value, sum);
+        }
+
+        return sum;
+    }
+
     /// <summary>
     /// The integer scale and minimum of each lane under stored units. Scales near the given one are tried, each with minima near the one that keeps the mean where
     /// it is; the pair whose nearest codes lose least is kept.

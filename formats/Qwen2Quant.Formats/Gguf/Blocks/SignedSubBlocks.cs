@@ -46,13 +46,23 @@ internal static class SignedSubBlocks
         Span<float> integers = parameters[1..];
         parameters[0] = StoredAtLeast(top / scaleLimit);
         for (int g = 0; g < Count; g += T.Width) T.Store(Integer(Block32.At<T>(in scales[0], g) / T.Broadcast(parameters[0]), scaleLimit), ref integers[g]);
-        if (effort == Effort.Fast) return;
+        if (effort != Effort.Fast) Refine<T>(lanes, weights, scales, top, limit, scaleLimit, importance.IsEmpty, effort, parameters);
+        // At more bits so little of the values is lost that the half d hardly changes.
+        if (limit == 4) parameters[0] = GainPreserving<T>(lanes, weights, limit, parameters[0], integers);
+    }
 
-        ReadOnlySpan<float> others = effort == Effort.High ? SymmetricSearch.Trials(limit, !importance.IsEmpty, Effort.Normal) : [];
+    /// <summary>Improves d and the integers together.</summary>
+    private static void Refine<T>(
+        ReadOnlySpan<float> lanes, ReadOnlySpan<float> weights, ReadOnlySpan<float> scales, float top, int limit, int scaleLimit, bool isUnweighted, Effort effort,
+        Span<float> parameters)
+        where T : unmanaged, ILanes<T>
+    {
+        Span<float> integers = parameters[1..];
+        ReadOnlySpan<float> others = effort == Effort.High ? SymmetricSearch.Trials(limit, !isUnweighted, Effort.Normal) : [];
         Span<float> trial = stackalloc float[Count];
         float best = float.PositiveInfinity;
         // Without importance a second d would take 0.1 to 0.3 % off the error of Q3_K, for half as much time again.
-        (int tops, int refits, int quads) = effort == Effort.High ? (Tops.Length, 2, 2) : (1, limit == 4 && importance.IsEmpty ? 0 : 1, 1);
+        (int tops, int refits, int quads) = effort == Effort.High ? (Tops.Length, 2, 2) : (1, limit == 4 && isUnweighted ? 0 : 1, 1);
         foreach (float fraction in Tops[..tops])
         {
             float d = StoredAtLeast(top / (scaleLimit * fraction));
@@ -136,6 +146,28 @@ internal static class SignedSubBlocks
     /// <summary>The best d for the codes that are nearest under <paramref name="d"/>, as it is stored; <paramref name="d"/> itself where there is none.</summary>
     private static float Refit<T>(ReadOnlySpan<float> lanes, ReadOnlySpan<float> weights, int limit, float d, ReadOnlySpan<float> integers) where T : unmanaged, ILanes<T>
     {
+        (float sumXl, float sumLl) = Sums<T>(lanes, weights, limit, d, integers);
+        return StoredOr(sumXl / sumLl, d);
+    }
+
+    /// <summary>
+    /// The d at which the codes nearest under <paramref name="d"/> decode to y with <c>sum wxy = sum wx^2</c>. At the d of least error y is a projection of the values
+    /// x: as a factor of a matrix product it is less by the part of x that is lost, and where inputs are correlated such a loss common to all values weighs more than
+    /// its share of the error.
+    /// </summary>
+    private static float GainPreserving<T>(ReadOnlySpan<float> lanes, ReadOnlySpan<float> weights, int limit, float d, ReadOnlySpan<float> integers) where T : unmanaged, ILanes<T>
+    {
+        Span<float> squares = stackalloc float[Count];
+        for (int g = 0; g < Count; g += T.Width) T.Store(AffineSearch.Squares<T>(in lanes[g], in weights[g], Length), ref squares[g]);
+        float sumXx = 0;
+        foreach (float square in squares) sumXx += square;
+        return StoredOr(sumXx / Sums<T>(lanes, weights, limit, d, integers).Xl, d);
+    }
+
+    /// <summary>Sums over the block of weight x value x level and of weight x level^2, where a level is a code, nearest under d, times its integer scale.</summary>
+    private static (float Xl, float Ll) Sums<T>(ReadOnlySpan<float> lanes, ReadOnlySpan<float> weights, int limit, float d, ReadOnlySpan<float> integers)
+        where T : unmanaged, ILanes<T>
+    {
         Span<float> xl = stackalloc float[Count];
         Span<float> ll = stackalloc float[Count];
         for (int g = 0; g < Count; g += T.Width)
@@ -150,7 +182,12 @@ internal static class SignedSubBlocks
             sumLl += ll[k] * integers[k] * integers[k];
         }
 
-        float next = (float)(Half)(sumXl / sumLl);
+        return (sumXl, sumLl);
+    }
+
+    private static float StoredOr(float next, float d)
+    {
+        next = (float)(Half)next;
         return next > 0 && next <= SymmetricSearch.LargestScale ? next : d;
     }
 
