@@ -84,7 +84,7 @@ internal readonly partial struct AffineBlock<TFormat>
         {
             Effort.Fast => new(new(8, 1, 1), new(2, 1), default, 0, 1, 1),
             Effort.Normal => new(new(8, 3, 1), new(4, 2), new(1, 1), 1, 1, 1),
-            _ => new(new(32, 3, 2), new(6, 4), new(2, 2), 3, 5, 2),
+            _ => new(new(32, 3, 2), new(4, 3), new(2, 2), 2, 3, 2),
         };
     }
 

@@ -88,6 +88,7 @@ internal readonly struct IQ4_NL : ICodecFormat
             Iq4Search.Scales<T>(in lanes[g], in weights[g], effort, ref scales[g], ref curvatures[g]);
             T.Store(StoredHalf.Round(T.Load(ref scales[g])), ref scales[g]);
             if (effort != Effort.Fast) Iq4Search.Neighbours<T>(in lanes[g], in weights[g], effort == Effort.High ? 4 : 1, ref scales[g]);
+            Iq4Search.RestoreGains<T>(in lanes[g], in weights[g], ref scales[g]);
         }
     }
 }

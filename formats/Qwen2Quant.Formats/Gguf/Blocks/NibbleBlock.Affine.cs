@@ -16,6 +16,7 @@ internal readonly partial struct NibbleBlock<TFormat>
             (Effort.Fast, true) => new(6, 1, 0),
             (Effort.Fast, false) or (Effort.Normal, true) => new(8, 3, 1),
             (Effort.Normal, false) => new(24, 3, 2),
+            (_, true) => new(48, 5, 3),
             _ => new(64, 7, 3),
         };
         Span<float> lanes = stackalloc float[32 * Search.Stride];

@@ -103,6 +103,19 @@ internal static class SymmetricSearch
         T.Store(scale, ref scales);
     }
 
+    /// <summary>
+    /// Enlarges scales to where the codes that are nearest under them decode to y with <c>sum wxy = sum wx^2</c>, at which values x lose none of their gain.
+    /// </summary>
+    public static void RestoreGains<T>(ref readonly float values, ref readonly float weights, int length, int limit, ref float scales) where T : unmanaged, ILanes<T>
+    {
+        T scale = T.Load(in scales);
+        Span<float> sums = stackalloc float[2 * Search.Stride];
+        Sums<T>(in values, in weights, length, limit, scale, ref sums[0], ref sums[Search.Stride]);
+        T fitted = scale * Block32.At<T>(in sums[0], 0);
+        T squares = AffineSearch.Squares<T>(in values, in weights, length);
+        T.Store(T.Select(T.Greater(fitted, T.Broadcast(0)), scale * (squares / fitted), scale), ref scales);
+    }
+
     /// <summary>Of the halves nearest to each trial's scale the one that leaves the least error: where there are so many codes that the rounding of the scale counts.</summary>
     /// <param name="scales">The best half of each lane, plus zero for a group of zeros.</param>
     [MethodImpl(MethodImplOptions.NoInlining)]
