@@ -33,6 +33,9 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
     /// <summary>Of the codes found last: the sums of weight x value x level, where a level is grid + delta, and of weight x level^2.</summary>
     public fixed float SumsA[Stride], SumsB[Stride];
 
+    /// <summary>The weighted sum of squares of each group.</summary>
+    public fixed float Squares[Stride];
+
     /// <summary>Delta, row and loss of each granule. A loss is the weighted squared error less that of zeros.</summary>
     public fixed float Deltas[4 * Stride], Losses[4 * Stride];
     public fixed ushort Rows[4 * Stride];
@@ -80,6 +83,7 @@ internal unsafe struct Iq1Lanes<TLayout, T> where TLayout : struct, IIq1Layout w
                 total += sumW;
             }
 
+            T.Store(squares, ref Squares[g]);
             T.Store(T.Sqrt(squares / T.Max(total, T.Broadcast(Tiny))), ref Spread[g]);
         }
     }
