@@ -55,7 +55,7 @@ public class AffineSearchTests(ITestOutputHelper output)
         }
     }
 
-    /// <summary>No special row is lost: the error is the reference's or less, or less than a percent of the values, as where a few parameters fit a row by chance; a search may lose more on a single such block: fast up to half, normal up to a twentieth.</summary>
+    /// <summary>No special row is lost: the error is the reference's or less, or less than a percent of the values, as where a few parameters fit a row by chance; a search may lose more on a single such block: fast up to half, normal up to a twentieth, and high what it costs to restore the gain of values of squares S: E / (1 - E / S) for an error E.</summary>
     [Theory]
     [MemberData(nameof(Types))]
     public void Special_rows_are_not_lost(string name, bool hasImportance)
@@ -67,11 +67,13 @@ public class AffineSearchTests(ITestOutputHelper output)
             float[] importance = hasImportance ? [.. Enumerable.Range(0, row.Length).Select(i => BlockData.Importance()[i % 512])] : [];
             double reference = Lost(Effort.Reference);
             double slack = clamped.Sum(value => Math.Pow(value / 150.0, 2)) * (hasImportance ? Math.Max(1, importance.Max()) : 1);
+            double squares = Error(clamped, new float[row.Length], importance);
+            double restored = name.EndsWith('K') && squares > 0 ? 1 / (1 - Math.Min(0.5, reference / squares)) : 1;
             foreach (Effort effort in Searched)
             {
                 double lost = Lost(effort);
                 output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{what} {effort}: {lost:g4} of {reference:g4}, slack {slack:g4}"));
-                Assert.True(lost <= (reference * (effort switch { Effort.Fast => 1.5, Effort.Normal => 1.05, _ => 1.0001 })) + slack, $"{what} {effort}: {lost} where the reference loses {reference}");
+                Assert.True(lost <= (reference * (effort switch { Effort.Fast => 1.5, Effort.Normal => 1.05, _ => 1.0001 * restored })) + slack, $"{what} {effort}: {lost} where the reference loses {reference}");
             }
 
             double Lost(Effort effort)

@@ -78,7 +78,7 @@ public class Iq1Tests
         Assert.All(codes, code => Assert.Equal(1, code));
     }
 
-    /// <summary>The search's rows are the best of all for the step and the delta that it stores, wherever d hardly moved after they were chosen.</summary>
+    /// <summary>The search's rows are the best of all for the delta that it stores and the step of least squares, of which the stored one is a multiple.</summary>
     [Theory]
     [InlineData("IQ1_S")]
     [InlineData("IQ1_M")]
@@ -96,6 +96,16 @@ public class Iq1Tests
         for (int start = 0; start < values.Length; start += 256)
         {
             ((IBlockCodec)grid).Unpack(blocks.AsSpan(start / 256 * type.BytesPerBlock, type.BytesPerBlock), codes, parameters);
+            (double product, double square) = (0, 0);
+            for (int i = 0; i < 256; i++)
+            {
+                double value = grid.GetLevels(parameters, i / grid.Shape.SubBlockLength).Value(codes[i]);
+                product += weights[start + i] * values[start + i] * value;
+                square += weights[start + i] * value * value;
+            }
+
+            Assert.InRange(product / square, 0.75, 0.95);
+            parameters[0] *= (float)(product / square);
             for (int i = 0; i < 256; i++)
             {
                 if (i % Length == 0) grid.Round(values.AsSpan(start + i, Length), weights.AsSpan(start + i, Length), parameters, i, best);

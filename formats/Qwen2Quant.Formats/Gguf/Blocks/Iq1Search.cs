@@ -13,8 +13,8 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
 {
     private const int Stride = Iq1Lanes<TLayout, T>.Stride;
 
-    /// <summary>By how much the stored step may exceed the least squares one.</summary>
-    private const float LargestGain = 1.25f;
+    /// <summary>Growth of the stored step for each unit of lost gain.</summary>
+    private const float GainRestored = 17 / 16f;
 
     /// <summary>Scales tried between half the multiples' range and a little more than all of it.</summary>
     private const int Scales = 32;
@@ -185,10 +185,10 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
             float d = _d[n] = stored / _lanes.Unit;
             float loss = ((d * sumB) - (2 * sumA)) * d;
             if (!(loss < _leastLoss[n])) continue;
-            // With the least squares step sum w x q falls short of sum w x^2 by the whole error, a sixth here, and this common loss of gain does more harm to a
-            // model than as much error at random: the step that is stored restores it. A block that is explained worse than usual is not blown up.
-            float restoring = sumA > 0 && sumB > 0 ? MathF.Min(squares / sumA, LargestGain * sumA / sumB) : 0;
-            (_leastLoss[n], _bestD[n]) = (loss, (float)(Half)MathF.Min(65504, restoring * _lanes.Unit));
+            // With the least squares step sum w x q is only the share r of sum w x^2, about 0.83, and this common loss of gain does more harm to a model than as much
+            // error at random: the step that is stored restores nine tenths of it. 1 / r would restore all, and would blow up a block that is hardly explained.
+            float share = squares > 0 ? MathF.Min(1, sumA * sumA / (squares * sumB)) : 1;
+            (_leastLoss[n], _bestD[n]) = (loss, (float)(Half)MathF.Min(65504, stored * (1 + (GainRestored * (1 - share)))));
             for (int g = n * TLayout.Groups; g < (n + 1) * TLayout.Groups; g++)
             {
                 _bestMultiples[g] = _multiples[g];
