@@ -11,10 +11,17 @@ internal readonly partial struct NibbleBlock<TFormat>
     /// <summary>A searched step and minimum for each block, rounded to halves, and the codes nearest under those.</summary>
     private static void SearchAffine<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
+        if (effort == Effort.Fast && importance.IsEmpty)
+        {
+            // ggml does not search here either, and any search takes longer than reading and writing the values.
+            EncodeBatch<T>(values, ref blocks);
+            return;
+        }
+
         AffineStart start = (effort, importance.IsEmpty) switch
         {
-            (Effort.Fast, true) => new(6, 1, 0),
-            (Effort.Fast, false) or (Effort.Normal, true) => new(8, 3, 1),
+            (Effort.Normal, true) => new(6, 1, 0),
+            (Effort.Fast, false) => new(8, 3, 1),
             (Effort.Normal, false) => new(24, 3, 2),
             (_, true) => new(48, 5, 3),
             _ => new(64, 7, 3),
