@@ -22,7 +22,7 @@ internal readonly partial struct AffineBlock<TFormat>
         {
             Lanes = lanes,
             Weights = weights,
-            State = stackalloc float[Batch.Rows * LaneTranspose.Stride],
+            State = stackalloc float[Batch.Rows * Blocks.Search.Stride],
             Parameters = parameters,
             BestErrors = stackalloc float[BatchBlocks],
         };
@@ -113,7 +113,7 @@ internal readonly partial struct AffineBlock<TFormat>
 
         public readonly void Start<T>(AffineStart start) where T : unmanaged, ILanes<T>
         {
-            for (int g = 0; g < LaneTranspose.Stride; g += T.Width)
+            for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
             {
                 AffineSearch.Totals<T> totals = AffineSearch.Sum<T>(in Lanes[g], in Weights[g], TFormat.SubLength, isFree: false);
                 (T step, T offset) = AffineSearch.Start(in Lanes[g], in Weights[g], TFormat.SubLength, TFormat.CodeLimit, false, in totals, start);
@@ -129,7 +129,7 @@ internal readonly partial struct AffineBlock<TFormat>
         /// <summary>Units under which the largest step and offset of a block are <paramref name="factor"/> times less than the limit of integers.</summary>
         public readonly void ChooseUnits(float factor)
         {
-            for (int first = 0; first < LaneTranspose.Stride; first += SubBlocks)
+            for (int first = 0; first < Blocks.Search.Stride; first += SubBlocks)
             {
                 float step = 0, offset = 0;
                 for (int k = first; k < first + SubBlocks; k++) (step, offset) = (MathF.Max(step, Steps[k]), MathF.Max(offset, Offsets[k]));
@@ -139,7 +139,7 @@ internal readonly partial struct AffineBlock<TFormat>
 
         public readonly void RoundStart<T>() where T : unmanaged, ILanes<T>
         {
-            for (int g = 0; g < LaneTranspose.Stride; g += T.Width)
+            for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
             {
                 T.Store(AffineSearch.Round(At<T>(Steps, g) * LaneMath.FiniteInverse(At<T>(ScaleUnits, g)), TFormat.ScaleLimit), ref Scales[g]);
                 T.Store(AffineSearch.Round(At<T>(Offsets, g) * LaneMath.FiniteInverse(At<T>(MinimumUnits, g)), TFormat.ScaleLimit), ref Minima[g]);
@@ -149,7 +149,7 @@ internal readonly partial struct AffineBlock<TFormat>
         /// <param name="isMeasured">True when the units are refitted afterwards.</param>
         public readonly void Search<T>(AffineWindow window, bool isMeasured) where T : unmanaged, ILanes<T>
         {
-            for (int g = 0; g < LaneTranspose.Stride; g += T.Width)
+            for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
             {
                 (T scaleUnit, T minimumUnit) = (At<T>(ScaleUnits, g), At<T>(MinimumUnits, g));
                 (T scale, T minimum) = (At<T>(Scales, g), At<T>(Minima, g));
@@ -190,7 +190,7 @@ internal readonly partial struct AffineBlock<TFormat>
         /// <summary>The units that lose least with the codes, integer scales and integer minima as they are, over all sub-blocks.</summary>
         public readonly void RefitUnits()
         {
-            for (int first = 0; first < LaneTranspose.Stride; first += SubBlocks)
+            for (int first = 0; first < Blocks.Search.Stride; first += SubBlocks)
             {
                 double scale2 = 0, cross = 0, minimum2 = 0, scaleValue = 0, minimumValue = 0;
                 for (int k = first; k < first + SubBlocks; k++)
@@ -223,14 +223,14 @@ internal readonly partial struct AffineBlock<TFormat>
         /// <param name="sign">-1 when the lanes are the block's negatives.</param>
         public readonly void RestoreGains<T>(int sign) where T : unmanaged, ILanes<T>
         {
-            for (int lane = 0; lane < LaneTranspose.Stride; lane++)
+            for (int lane = 0; lane < Blocks.Search.Stride; lane++)
             {
                 ReadOnlySpan<float> own = Parameters.Slice(lane / SubBlocks * ParameterCount, ParameterCount);
                 Steps[lane] = sign * own[0] * own[2 + (lane % SubBlocks)];
                 Offsets[lane] = sign * own[1] * own[2 + SubBlocks + (lane % SubBlocks)];
             }
 
-            for (int g = 0; g < LaneTranspose.Stride; g += T.Width)
+            for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
             {
                 (T step, T offset) = (At<T>(Steps, g), At<T>(Offsets, g));
                 AffineSearch.Moments<T> moments = Measure(g, step, offset, out _);
@@ -257,7 +257,7 @@ internal readonly partial struct AffineBlock<TFormat>
             MinimumUnits.Slice(firstLane, SubBlocks).Fill(ToHalf(minimum));
         }
 
-        private readonly Span<float> Row(int index) => State.Slice(index * LaneTranspose.Stride, Blocks.Search.Stride);
+        private readonly Span<float> Row(int index) => State.Slice(index * Blocks.Search.Stride, Blocks.Search.Stride);
 
         private static T At<T>(Span<float> row, int lane) where T : unmanaged, ILanes<T> => Block32.At<T>(ref row[0], lane);
 

@@ -57,8 +57,8 @@ internal readonly partial struct AffineBlock<TFormat> : ICodecFormat where TForm
     {
         Span<float> lanes = stackalloc float[TFormat.SubLength * Search.Stride];
         Span<float> weights = stackalloc float[TFormat.SubLength * Search.Stride];
-        LaneTranspose.Run(values, TFormat.SubLength, lanes);
-        if (!importance.IsEmpty) LaneTranspose.Run(importance, TFormat.SubLength, weights);
+        Search.Transpose(values, TFormat.SubLength, lanes);
+        if (!importance.IsEmpty) Search.Transpose(importance, TFormat.SubLength, weights);
         if (effort == Effort.Reference) EncodeReference<T>(values, !importance.IsEmpty, lanes, weights, ref blocks);
         else EncodeSearched<T>(values, !importance.IsEmpty, lanes, weights, effort, ref blocks);
     }

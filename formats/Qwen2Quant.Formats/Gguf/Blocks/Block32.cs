@@ -105,7 +105,7 @@ internal static class Block32
     {
         for (int b = 0; b < Batch; b += T.Width)
         {
-            T bits = HalfRows.ToHalfBits(LaneMath.Clamp(At<T>(in scales, b), -SymmetricSearch.LargestScale, SymmetricSearch.LargestScale));
+            T bits = HalfRows.ToHalfBits(LaneMath.Clamp(At<T>(in scales, b), -StoredHalf.Largest, StoredHalf.Largest));
             T.Store(LaneMath.FiniteInverse(HalfRows.FromHalfBits(bits)), ref Unsafe.Add(ref inverses, b));
             T.StoreUShorts(bits, ref Unsafe.Add(ref halves, b));
         }

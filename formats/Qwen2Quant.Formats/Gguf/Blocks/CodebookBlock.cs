@@ -82,7 +82,7 @@ internal readonly partial struct CodebookBlock<TLayout> : ICodebookFormat where 
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
         Span<byte> encoded = stackalloc byte[BlockBytes];
-        EncodeBatch<Lanes1>(block, importance, 0, effort, ref encoded[0]);
+        SearchedFit.Encode<CodebookBlock<TLayout>>(block, importance, effort, encoded);
         UnpackParameters(encoded, parameters);
     }
 

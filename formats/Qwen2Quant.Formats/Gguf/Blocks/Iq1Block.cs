@@ -109,7 +109,7 @@ internal readonly struct Iq1Block<TLayout> : ICodebookFormat where TLayout : str
     {
         Span<byte> bytes = stackalloc byte[BlockBytes];
         Span<byte> codes = stackalloc byte[256];
-        EncodeBatch<Lanes1>(block, importance, 0, effort, ref bytes[0]);
+        SearchedFit.Encode<Iq1Block<TLayout>>(block, importance, effort, bytes);
         Unpack(bytes, codes, parameters);
     }
 

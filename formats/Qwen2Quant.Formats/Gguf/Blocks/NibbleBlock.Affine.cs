@@ -28,9 +28,9 @@ internal readonly partial struct NibbleBlock<TFormat>
         };
         Span<float> lanes = stackalloc float[32 * Search.Stride];
         Span<float> weights = stackalloc float[32 * Search.Stride];
-        LaneTranspose.Run(values, 32, lanes);
+        Search.Transpose(values, 32, lanes);
         if (importance.IsEmpty) weights.Fill(1);
-        else LaneTranspose.Run(importance, 32, weights);
+        else Search.Transpose(importance, 32, weights);
         Span<float> offsets = stackalloc float[Search.Stride];
         Span<float> inverses = stackalloc float[Search.Stride];
         Span<ushort> steps = stackalloc ushort[Search.Stride];

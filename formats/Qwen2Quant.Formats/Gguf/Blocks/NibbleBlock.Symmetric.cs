@@ -45,6 +45,6 @@ internal readonly partial struct NibbleBlock<TFormat>
         float scale = 0;
         SymmetricSearch.Scales<Lanes1>(in values[0], in weights[0], 32, Zero, SymmetricSearch.Trials(Zero, !importance.IsEmpty, effort), ref scale);
         SymmetricSearch.RestoreGains<Lanes1>(in values[0], in weights[0], 32, Zero, ref scale);
-        return Math.Clamp(scale, -SymmetricSearch.LargestScale, SymmetricSearch.LargestScale);
+        return Math.Clamp(scale, -StoredHalf.Largest, StoredHalf.Largest);
     }
 }

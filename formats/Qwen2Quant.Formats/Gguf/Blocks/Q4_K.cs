@@ -35,8 +35,10 @@ internal readonly struct Q4_K : IAffineFormat
         }
     }
 
-    /// <summary>The nibbles of byte 32c + l are codes 64c + l and 64c + 32 + l.</summary>
-    public static void PackCodes<T>(ref readonly byte codes, ref byte block) where T : unmanaged, ILanes<T>
+    public static void PackCodes<T>(ref readonly byte codes, ref byte block) where T : unmanaged, ILanes<T> => PackNibbles<T>(in codes, ref Unsafe.Add(ref block, 16));
+
+    /// <summary>128 bytes of the low four bits of 256 codes: the nibbles of byte 32c + l are those of codes 64c + l and 64c + 32 + l. Q5_K has the same.</summary>
+    public static void PackNibbles<T>(ref readonly byte codes, ref byte nibbles) where T : unmanaged, ILanes<T>
     {
         T low4 = T.BroadcastInt(15);
         for (int pair = 0; pair < 4; pair++)
@@ -46,7 +48,7 @@ internal readonly struct Q4_K : IAffineFormat
                 ref byte column = ref ByteAt(in codes, (64 * pair) + l);
                 T low = T.LoadBytes(ref column) & low4;
                 T high = T.LoadBytes(ref Unsafe.Add(ref column, 32)) & low4;
-                T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref block, 16 + (32 * pair) + l));
+                T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref nibbles, (32 * pair) + l));
             }
         }
     }

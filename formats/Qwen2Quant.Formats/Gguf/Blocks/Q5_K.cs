@@ -37,21 +37,10 @@ internal readonly struct Q5_K : IAffineFormat
         }
     }
 
-    /// <summary>The nibbles of byte 32c + l are those of codes 64c + l and 64c + 32 + l; bit k of fifth-bit byte l belongs to code 32k + l.</summary>
+    /// <summary>Bit k of fifth-bit byte l belongs to code 32k + l.</summary>
     public static void PackCodes<T>(ref readonly byte codes, ref byte block) where T : unmanaged, ILanes<T>
     {
-        T low4 = T.BroadcastInt(15);
-        for (int pair = 0; pair < 4; pair++)
-        {
-            for (int l = 0; l < 32; l += T.Width)
-            {
-                ref byte column = ref ByteAt(in codes, (64 * pair) + l);
-                T low = T.LoadBytes(ref column) & low4;
-                T high = T.LoadBytes(ref Unsafe.Add(ref column, 32)) & low4;
-                T.StoreBytes(low | T.ShiftLeft(high, 4), ref Unsafe.Add(ref block, 48 + (32 * pair) + l));
-            }
-        }
-
+        Q4_K.PackNibbles<T>(in codes, ref Unsafe.Add(ref block, 48));
         for (int l = 0; l < 32; l += T.Width)
         {
             T fifthBits = T.BroadcastInt(0);

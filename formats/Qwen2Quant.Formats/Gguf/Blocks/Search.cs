@@ -89,16 +89,7 @@ internal static class Search
     public static void Symmetric<T>(ref readonly float values, ref readonly float weights, int length, int limit, ref float scales, ref float inverses)
         where T : unmanaged, ILanes<T>
     {
-        T peak = T.Broadcast(0), extreme = peak;
-        for (int i = 0; i < length; i++)
-        {
-            T value = At<T>(in values, i);
-            T magnitude = LaneMath.Abs(value);
-            T larger = T.Greater(magnitude, peak);
-            peak = T.Select(larger, magnitude, peak);
-            extreme = T.Select(larger, value, extreme);
-        }
-
+        T extreme = Extreme<T>(in values, length, out T peak);
         T zero = T.Broadcast(0);
         (T low, T high) = (T.Broadcast(-limit), T.Broadcast(limit - 1));
         T dead = T.Greater(T.Broadcast(Epsilon), peak);

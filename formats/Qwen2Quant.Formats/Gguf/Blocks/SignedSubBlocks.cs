@@ -188,7 +188,7 @@ internal static class SignedSubBlocks
     private static float StoredOr(float next, float d)
     {
         next = (float)(Half)next;
-        return next > 0 && next <= SymmetricSearch.LargestScale ? next : d;
+        return next > 0 && next <= StoredHalf.Largest ? next : d;
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -198,7 +198,7 @@ internal static class SignedSubBlocks
     /// <summary>The half next to a positive scale, not below it, so that the largest sub-block's scale stays within reach where d is a denormal half.</summary>
     private static float StoredAtLeast(float scale)
     {
-        Half stored = (Half)MathF.Min(scale, SymmetricSearch.LargestScale);
-        return (float)((float)stored < scale && scale < SymmetricSearch.LargestScale ? Half.BitIncrement(stored) : stored);
+        Half stored = (Half)MathF.Min(scale, StoredHalf.Largest);
+        return (float)((float)stored < scale && scale < StoredHalf.Largest ? Half.BitIncrement(stored) : stored);
     }
 }

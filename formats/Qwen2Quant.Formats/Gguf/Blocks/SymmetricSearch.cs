@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
-using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
@@ -14,9 +13,6 @@ internal static class SymmetricSearch
 {
     /// <summary>1.5 x 2^23: sums with it are rounded to integers, ties to even.</summary>
     public const float Rounding = 12582912;
-
-    /// <summary>The largest half.</summary>
-    public const float LargestScale = 65504;
 
     private static readonly float[] OnesOfBatch = [.. Enumerable.Repeat(1f, 32 * Search.Stride)];
 
@@ -126,10 +122,10 @@ internal static class SymmetricSearch
         T scale = T.Broadcast(0), best = T.Broadcast(float.PositiveInfinity);
         for (int first = 0; first < trials.Length; first += 4)
         {
-            T step0 = Stored(extreme / T.Broadcast(limit * trials[first]));
-            T step1 = Stored(extreme / T.Broadcast(limit * trials[first + 1]));
-            T step2 = Stored(extreme / T.Broadcast(limit * trials[first + 2]));
-            T step3 = Stored(extreme / T.Broadcast(limit * trials[first + 3]));
+            T step0 = StoredHalf.Round(extreme / T.Broadcast(limit * trials[first]));
+            T step1 = StoredHalf.Round(extreme / T.Broadcast(limit * trials[first + 1]));
+            T step2 = StoredHalf.Round(extreme / T.Broadcast(limit * trials[first + 2]));
+            T step3 = StoredHalf.Round(extreme / T.Broadcast(limit * trials[first + 3]));
             KeepNearest(in values, in weights, length, limit, step0, step1, step2, step3, ref best, ref scale);
         }
 
@@ -192,10 +188,6 @@ internal static class SymmetricSearch
         T rounding = T.Broadcast(Rounding);
         return T.Max(T.Min(T.MultiplyAdd(value, inverse, rounding), high), low) - rounding;
     }
-
-    /// <summary>What a scale becomes where it is stored as a half: finite.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static T Stored<T>(T scale) where T : unmanaged, ILanes<T> => HalfRows.FromHalfBits(HalfRows.ToHalfBits(LaneMath.Clamp(scale, -LargestScale, LargestScale)));
 
     /// <summary>The value of largest magnitude of each lane.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
