@@ -11,6 +11,8 @@ const string usage = """
                writes a Qwen2 checkpoint of random BF16 weights
            llama-quantize IN.gguf OUT.gguf TYPE [--threads N] [--pure] [--allow-requantize]
                runs llama.cpp's own quantizer and prints how long it took until the output was on the disk
+           forward FILE.gguf,... [--tokens 512] [--generate 32] [--threads N] [--repeats 4] [--exact] [--alone]
+               tokens per second of the forward pass, beside llama.cpp's on the same files
            encoders [--types A,B] [--efforts fast,normal,high] [--models FOLDER|FILE.gguf,...] [--rows gaussian,laplace,outliers] [--time]
                     [--table FILE.md]
                error and speed of the block encoders against ggml's
@@ -31,6 +33,9 @@ try
             return 0;
         case "llama-quantize":
             LlamaQuantizeCommand.Run(new CommandArguments(args[1..]));
+            return 0;
+        case "forward":
+            ForwardCommand.Run(new CommandArguments(args[1..]));
             return 0;
         case "encoders":
             EncoderCommand.Run(new CommandArguments(args[1..]));

@@ -23,7 +23,7 @@ public static unsafe class MatrixProduct
     // Rows packed at a time: 16 tiles of 12, 204 KiB, within a second-level cache.
     private const int RowBlock = 192;
 
-    private const int LargestRowTile = 12;
+    internal const int LargestRowTile = 12;
 
     [ThreadStatic]
     private static float[]? _packedRows;

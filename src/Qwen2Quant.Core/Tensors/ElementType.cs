@@ -29,6 +29,9 @@ public abstract class ElementType
     /// <summary>True for types whose rows hold block-wise codes under fitted parameters, false for one value at a time.</summary>
     public virtual bool IsQuantized => ValuesPerBlock > 1;
 
+    /// <summary>How rows of this type read as integers; null where they do not.</summary>
+    public virtual IntegerForm? Integers => null;
+
     /// <summary>Bytes of <paramref name="valueCount"/> values, a multiple of <see cref="ValuesPerBlock"/>.</summary>
     public long ByteCount(long valueCount) => checked(valueCount / ValuesPerBlock * BytesPerBlock);
 

@@ -11,17 +11,18 @@ internal sealed record ExpertWeights(WeightMatrix Router, FeedForwardWeights[] E
 /// <summary>The weights of one layer; exactly one of <see cref="Dense"/> and <see cref="Sparse"/> is there.</summary>
 internal sealed class LayerWeights
 {
-    public LayerWeights(Qwen2Config config, ITensorSource source, int layer)
+    /// <param name="exact">As <see cref="ForwardOptions.Exact"/>.</param>
+    public LayerWeights(Qwen2Config config, ITensorSource source, int layer, bool exact)
     {
         string prefix = string.Create(System.Globalization.CultureInfo.InvariantCulture, $"model.layers.{layer}.");
         AttentionNorm = source.ReadAll(Entry("input_layernorm.weight"));
-        QueryKeyValue = new WeightMatrix(source, Entry("self_attn.q_proj.weight"), Entry("self_attn.k_proj.weight"), Entry("self_attn.v_proj.weight"));
+        QueryKeyValue = Matrix("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight");
         if (config.QkvBias)
         {
             QueryKeyValueBias = [.. source.ReadAll(Entry("self_attn.q_proj.bias")), .. source.ReadAll(Entry("self_attn.k_proj.bias")), .. source.ReadAll(Entry("self_attn.v_proj.bias"))];
         }
 
-        AttentionOutput = new WeightMatrix(source, Entry("self_attn.o_proj.weight"));
+        AttentionOutput = Matrix("self_attn.o_proj.weight");
         FeedForwardNorm = source.ReadAll(Entry("post_attention_layernorm.weight"));
         if (!config.IsSparse(layer))
         {
@@ -36,13 +37,13 @@ internal sealed class LayerWeights
         }
 
         Sparse = new ExpertWeights(
-            new WeightMatrix(source, Entry("mlp.gate.weight")), experts,
-            FeedForward("mlp.shared_expert.", config.SharedExpertIntermediateSize), new WeightMatrix(source, Entry("mlp.shared_expert_gate.weight")));
+            Matrix("mlp.gate.weight"), experts, FeedForward("mlp.shared_expert.", config.SharedExpertIntermediateSize), Matrix("mlp.shared_expert_gate.weight"));
 
         TensorEntry Entry(string name) => source.Find(prefix + name) ?? throw new ArgumentException($"the source has no {prefix}{name}", nameof(source));
 
-        FeedForwardWeights FeedForward(string inner, int width) => new(
-            new WeightMatrix(source, Entry($"{inner}gate_proj.weight"), Entry($"{inner}up_proj.weight")), new WeightMatrix(source, Entry($"{inner}down_proj.weight")), width);
+        WeightMatrix Matrix(params string[] names) => new(source, exact, [.. names.Select(Entry)]);
+
+        FeedForwardWeights FeedForward(string inner, int width) => new(Matrix($"{inner}gate_proj.weight", $"{inner}up_proj.weight"), Matrix($"{inner}down_proj.weight"), width);
     }
 
     public float[] AttentionNorm { get; }

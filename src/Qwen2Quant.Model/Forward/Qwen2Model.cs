@@ -31,11 +31,11 @@ public sealed unsafe class Qwen2Model
         _team = new WorkerTeam(options.Threads);
         _attention = new Attention(config, new RopeTable(config), _team);
         _feedForward = new MixtureOfExperts(config, _team);
-        _embedding = new WeightMatrix(source, Entry("model.embed_tokens.weight"));
-        _output = config.TieWordEmbeddings ? _embedding : new WeightMatrix(source, Entry("lm_head.weight"));
+        _embedding = new WeightMatrix(source, options.Exact, Entry("model.embed_tokens.weight"));
+        _output = config.TieWordEmbeddings ? _embedding : new WeightMatrix(source, options.Exact, Entry("lm_head.weight"));
         _outputNorm = source.ReadAll(Entry("model.norm.weight"));
         _layers = new LayerWeights[config.NumHiddenLayers];
-        for (int layer = 0; layer < _layers.Length; layer++) _layers[layer] = new LayerWeights(config, source, layer);
+        for (int layer = 0; layer < _layers.Length; layer++) _layers[layer] = new LayerWeights(config, source, layer, options.Exact);
 
         List<WeightMatrix> matrices = [.. _layers.SelectMany(layer => layer.Matrices), _output];
         if (!config.TieWordEmbeddings) matrices.Add(_embedding);
@@ -48,7 +48,7 @@ public sealed unsafe class Qwen2Model
 
     public Qwen2Config Config { get; }
 
-    /// <summary>True when all weights are kept decoded, false when they are read at each use and the source must stay open.</summary>
+    /// <summary>True when all weights are kept in memory as stored, false when they are read at each use and the source must stay open.</summary>
     public bool IsResident { get; }
 
     /// <summary>Prepares a model to run.</summary>

@@ -1,102 +1,108 @@
-using System.Buffers;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Model;
 
-/// <summary>One matrix of the forward pass, or several with the same input stacked (q, k and v; gate and up): resident as panels, or decoded at each use.</summary>
+/// <summary>One matrix of the forward pass, or several with the same input stacked (q, k and v; gate and up): its blocks as stored, resident or read at each use.</summary>
 internal sealed unsafe class WeightMatrix
 {
-    // Floats decoded at a time: 8 MiB for each thread, enough rows for packing the input once to pay.
-    private const int SlabFloats = 2 << 20;
-
-    [ThreadStatic]
-    private static MatrixProductPanels? _slabPanels;
-
-    private readonly ITensorSource _source;
-    private readonly TensorEntry[] _parts;
+    private readonly Part[] _parts;
     private readonly int _depth;
-    private MatrixProductPanels? _resident;
+    private readonly bool _exact;
 
-    public WeightMatrix(ITensorSource source, params TensorEntry[] parts)
+    /// <param name="exact">Multiplies floats even where a type has integers.</param>
+    public WeightMatrix(ITensorSource source, bool exact, params TensorEntry[] parts)
     {
-        _source = source;
-        _parts = parts;
+        _parts = [.. parts.Select(part => new Part(source, part))];
         _depth = checked((int)parts[0].Shape.RowLength);
-        RowCount = checked((int)parts.Sum(part => part.Shape.RowCount));
+        _exact = exact;
+        RowCount = checked(_parts.Sum(part => part.RowCount));
     }
 
     /// <summary>Output channels.</summary>
     public int RowCount { get; }
 
-    public long ResidentBytes => checked(MatrixProductPanels.FloatCount(RowCount, _depth) * sizeof(float));
+    /// <summary>Bytes that it takes once <see cref="MakeResident"/> has run.</summary>
+    public long ResidentBytes => _parts.Sum(part => part.ByteCount);
 
-    private int SlabRows => Math.Clamp(SlabFloats / _depth / MatrixProduct.PanelWidth * MatrixProduct.PanelWidth, MatrixProduct.PanelWidth, RowCount + MatrixProduct.PanelWidth);
-
-    /// <summary>Decodes the matrix once and for all.</summary>
+    /// <summary>Reads the blocks once and for all.</summary>
     public void MakeResident(WorkerTeam team)
     {
-        if (_resident is not null) return;
-        MatrixProductPanels panels = new(RowCount, _depth);
-        int slabRows = Math.Min(SlabRows, 256);
-        team.Run((RowCount + slabRows - 1) / slabRows, slab => WithRows(slab * slabRows, slabRows, (rows, first) => panels.Pack(rows, first)));
-        _resident = panels;
+        foreach (Part part in _parts) part.MakeResident(team);
     }
 
-    /// <summary>One row, <paramref name="destination"/>.Length floats.</summary>
-    public void ReadRow(int row, Span<float> destination)
+    /// <summary>Drops the blocks; they are read at each use again.</summary>
+    public void Release()
     {
-        if (_resident is not null) _resident.CopyColumn(row, destination);
-        else ReadRows(row, 1, destination);
+        foreach (Part part in _parts) part.Release();
     }
+
+    /// <summary>One row of the first part, <paramref name="destination"/>.Length floats.</summary>
+    public void ReadRow(int row, Span<float> destination) => _parts[0].ReadRow(row, destination);
 
     /// <summary>c [rowCount, RowCount] = (c +) a [rowCount, depth] times the transposed matrix.</summary>
-    public void Multiply(float* a, int rowCount, float* c, WorkerTeam team, bool accumulate = false)
+    public void Multiply(float* a, int rowCount, float* c, WorkerTeam team, bool accumulate = false) =>
+        WeightProduct.Multiply(a, rowCount, _depth, _parts, c, RowCount, team, accumulate, _exact);
+
+    private sealed class Part : WeightBlocks
     {
-        if (_resident is not null)
+        // Bytes read in one call.
+        private const int PieceBytes = 4 << 20;
+
+        private readonly ITensorSource _source;
+        private readonly TensorEntry _entry;
+        private readonly long _rowBytes;
+        private NativeFloats? _resident;
+
+        public Part(ITensorSource source, TensorEntry entry)
         {
-            MatrixProduct.Multiply(a, rowCount, _resident, c, RowCount, team, accumulate);
-            return;
+            if (!entry.Type.CanDecode) throw entry.Type.CannotDecode(entry.Name);
+            _source = source;
+            _entry = entry;
+            _rowBytes = entry.Type.ByteCount(entry.Shape.RowLength);
+            RowCount = checked((int)entry.Shape.RowCount);
         }
 
-        int slabRows = SlabRows;
-        team.Run((RowCount + slabRows - 1) / slabRows, slab => WithRows(slab * slabRows, slabRows, (rows, first) =>
-        {
-            MatrixProductPanels panels = _slabPanels ??= new MatrixProductPanels(0, 0);
-            panels.Reshape(rows.Length / _depth, _depth);
-            panels.Pack(rows, 0);
-            MatrixProduct.MultiplyPanels(a, _depth, rowCount, _depth, panels.Pointer, panels.PanelStride, panels.ColumnCount, c + first, RowCount, accumulate);
-            GC.KeepAlive(panels);
-        }));
-    }
+        public override ElementType Type => _entry.Type;
 
-    private delegate void RowsAction(ReadOnlySpan<float> rows, int firstRow);
+        public override int RowCount { get; }
 
-    private void WithRows(int firstRow, int rowCount, RowsAction action)
-    {
-        int rows = Math.Min(rowCount, RowCount - firstRow);
-        float[] buffer = ArrayPool<float>.Shared.Rent(checked(rows * _depth));
-        try
+        public long ByteCount => checked(RowCount * _rowBytes);
+
+        public void MakeResident(WorkerTeam team)
         {
-            ReadRows(firstRow, rows, buffer);
-            action(buffer.AsSpan(0, rows * _depth), firstRow);
+            if (_resident is not null) return;
+            NativeFloats storage = new();
+            byte* first = (byte*)storage.Get((ByteCount + sizeof(float) - 1) / sizeof(float));
+            team.Run(checked((int)((ByteCount + PieceBytes - 1) / PieceBytes)), piece =>
+            {
+                long offset = (long)piece * PieceBytes;
+                int length = (int)Math.Min(PieceBytes, ByteCount - offset);
+                _source.ReadRaw(_entry, offset, new Span<byte>(first + offset, length));
+            });
+            _resident = storage;
         }
-        finally
-        {
-            ArrayPool<float>.Shared.Return(buffer);
-        }
-    }
 
-    private void ReadRows(int firstRow, int rowCount, Span<float> destination)
-    {
-        long partFirst = 0;
-        foreach (TensorEntry part in _parts)
+        public void Release()
         {
-            long first = Math.Max(firstRow, partFirst);
-            long end = Math.Min((long)firstRow + rowCount, partFirst + part.Shape.RowCount);
-            if (first < end) _source.ReadRows(part, first - partFirst, (int)(end - first), destination[(int)((first - firstRow) * _depth)..]);
-            partFirst += part.Shape.RowCount;
+            _resident?.Dispose();
+            _resident = null;
+        }
+
+        public override byte* Rows(int firstRow, int rowCount, NativeFloats scratch)
+        {
+            if (_resident is not null) return (byte*)_resident.Get(0) + (firstRow * _rowBytes);
+            int bytes = checked((int)(rowCount * _rowBytes));
+            byte* rows = (byte*)scratch.Get((bytes + sizeof(float) - 1) / sizeof(float));
+            _source.ReadRaw(_entry, firstRow * _rowBytes, new Span<byte>(rows, bytes));
+            return rows;
+        }
+
+        public void ReadRow(int row, Span<float> destination)
+        {
+            if (_resident is null) _source.ReadRows(_entry, row, 1, destination);
+            else Type.Decode(new ReadOnlySpan<byte>((byte*)_resident.Get(0) + (row * _rowBytes), checked((int)_rowBytes)), destination);
         }
     }
 }

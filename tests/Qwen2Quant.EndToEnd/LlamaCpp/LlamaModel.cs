@@ -96,6 +96,16 @@ public sealed unsafe class LlamaModel : IDisposable
         return Evaluate(tokens, 0, firstPosition);
     }
 
+    /// <summary>Evaluates tokens from an empty cache without computing logits.</summary>
+    public void Prompt(ReadOnlySpan<int> tokens)
+    {
+        LlamaApi.ClearMemory(LlamaApi.GetMemory(_context), 1);
+        Decode(tokens, 0, tokens.Length);
+    }
+
+    /// <summary>Logits after one more token at <paramref name="position"/>.</summary>
+    public ReadOnlySpan<float> Continue(int token, int position) => Evaluate([token], position, 0);
+
     /// <summary>Up to <paramref name="count"/> tokens after <paramref name="prompt"/>, each the first of the greatest logits; ends before an end-of-generation token.</summary>
     public int[] GenerateGreedy(ReadOnlySpan<int> prompt, int count)
     {
@@ -165,7 +175,13 @@ public sealed unsafe class LlamaModel : IDisposable
         return Math.Log(sum) - (logits[token] - greatest);
     }
 
-    private ReadOnlySpan<float> Evaluate(ReadOnlySpan<int> tokens, int firstTokenPosition, int firstLogits)
+    private ReadOnlySpan<float> Evaluate(scoped ReadOnlySpan<int> tokens, int firstTokenPosition, int firstLogits)
+    {
+        Decode(tokens, firstTokenPosition, firstLogits);
+        return new ReadOnlySpan<float>(LlamaApi.GetLogits(_context), checked((tokens.Length - firstLogits) * VocabularySize));
+    }
+
+    private void Decode(scoped ReadOnlySpan<int> tokens, int firstTokenPosition, int firstLogits)
     {
         if (tokens.Length > ContextLength) throw new ArgumentException("more tokens than the context holds", nameof(tokens));
         _batch.TokenCount = tokens.Length;
@@ -181,7 +197,6 @@ public sealed unsafe class LlamaModel : IDisposable
         LlamaApi.ForgetErrors();
         int status = LlamaApi.Decode(_context, _batch);
         if (status != 0) throw new InvalidOperationException($"llama_decode failed with {status}: {LlamaApi.LoggedErrors()}");
-        return new ReadOnlySpan<float>(LlamaApi.GetLogits(_context), checked((tokens.Length - firstLogits) * VocabularySize));
     }
 }
 

@@ -7,7 +7,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq4_nl</c>: half d, 16 bytes of nibbles; value <c>d * table[q]</c>.</summary>
-internal readonly struct IQ4_NL : ICodecFormat
+internal readonly struct IQ4_NL : ICodecFormat, IntegerFormat
 {
     internal static readonly float[] Table = NibbleTable.Iq4.ToArray();
 
@@ -24,6 +24,14 @@ internal readonly struct IQ4_NL : ICodecFormat
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {
         NibbleTable.Decode<T>(ref ByteAt(in block, 2), in NibbleTable.Iq4[0], HalfAt(in block, 0), ref values);
+    }
+
+    public static bool HasOrigins => false;
+
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        scales = HalfAt(in block, 0);
+        Shorts.Lookup(ref ByteAt(in block, 2), NibbleTable.Iq4Integers, ref codes);
     }
 
     /// <summary>ggml's codes are nearest under the scale before it is rounded.</summary>

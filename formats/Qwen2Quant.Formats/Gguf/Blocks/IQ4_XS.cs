@@ -6,7 +6,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq4_xs</c>: half d, 2 and 4 bytes of 6-bit scales, 128 of nibbles; value <c>(d * (scale - 32)) * table[q]</c>, 32 values a scale.</summary>
-internal readonly struct IQ4_XS : ICodecFormat
+internal readonly struct IQ4_XS : ICodecFormat, IntegerFormat
 {
     private const int SubBlocks = Iq4Multiples.SubBlocks;
 
@@ -26,6 +26,18 @@ internal readonly struct IQ4_XS : ICodecFormat
         for (int k = 0; k < SubBlocks; k++)
         {
             NibbleTable.Decode<T>(ref ByteAt(in block, 8 + (16 * k)), in NibbleTable.Iq4[0], d * MultipleAt(in block, k), ref Unsafe.Add(ref values, 32 * k));
+        }
+    }
+
+    public static bool HasOrigins => false;
+
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        float d = HalfAt(in block, 0);
+        for (int k = 0; k < SubBlocks; k++)
+        {
+            Unsafe.Add(ref scales, k * stride) = d * MultipleAt(in block, k);
+            Shorts.Lookup(ref ByteAt(in block, 8 + (16 * k)), NibbleTable.Iq4Integers, ref Unsafe.Add(ref codes, 32 * k));
         }
     }
 

@@ -30,8 +30,10 @@ internal interface ICodecFormat : IBlockFormat
 }
 
 /// <summary>A block type whose encoder runs at the chosen vector width.</summary>
-internal unsafe class LaneCodecType<TFormat> : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
+/// <param name="integers">How its rows read as integers, where they do.</param>
+internal unsafe class LaneCodecType<TFormat>(IntegerForm? integers = null) : LaneBlockType<TFormat>, IBlockCodec where TFormat : struct, ICodecFormat
 {
+    public sealed override IntegerForm? Integers => integers;
     public override bool CanEncode => true;
     public override float LargestMagnitude => TFormat.LargestMagnitude;
     public sealed override IBlockCodec Codec => this;

@@ -6,7 +6,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_mxfp4</c>: one E8M0 exponent, 16 bytes of nibbles; value <c>fp4 * 2^(e - 127)</c>, with doubled table and halved scale.</summary>
-internal readonly struct MXFP4 : ICodecFormat
+internal readonly struct MXFP4 : ICodecFormat, IntegerFormat
 {
     /// <summary>The largest exponent ggml writes: 12 times its half is still finite.</summary>
     private const int LargestExponent = 252;
@@ -25,6 +25,14 @@ internal readonly struct MXFP4 : ICodecFormat
     public static void DecodeBlock<T>(ref readonly byte block, ref float values) where T : unmanaged, ILanes<T>
     {
         NibbleTable.Decode<T>(ref ByteAt(in block, 1), in NibbleTable.Fp4[0], HalfScale(ByteAt(in block, 0)), ref values);
+    }
+
+    public static bool HasOrigins => false;
+
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        scales = HalfScale(ByteAt(in block, 0));
+        Shorts.Lookup(ref ByteAt(in block, 1), NibbleTable.Fp4Integers, ref codes);
     }
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>

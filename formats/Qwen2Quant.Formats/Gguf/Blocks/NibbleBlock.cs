@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Numerics.Lanes;
@@ -23,17 +24,32 @@ internal interface INibbleFormat
 /// ggml's <c>block_q4_0</c>, <c>q4_1</c>, <c>q5_0</c> and <c>q5_1</c>: half d, half m where the format has a minimum, 32 fifth bits where it has 5, 16 bytes of nibbles.
 /// Value <c>(q - 2^(bits - 1)) * d</c> or <c>q * d + m</c>.
 /// </summary>
-internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat where TFormat : struct, INibbleFormat
+internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IntegerFormat where TFormat : struct, INibbleFormat
 {
     public static string Name => TFormat.Name;
     public static int BlockValues => 32;
     public static int BlockBytes => NibbleOffset + 16;
     public static int BatchBlocks => Block32.Batch;
 
-    private static int CodeCount => 1 << TFormat.CodeBits;
-    private static int Zero => TFormat.HasMinimum ? 0 : CodeCount / 2;
+    private static int CodeCount
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => 1 << TFormat.CodeBits;
+    }
+
+    private static int Zero
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => TFormat.HasMinimum ? 0 : CodeCount / 2;
+    }
+
     private static int FifthBitOffset => TFormat.HasMinimum ? 4 : 2;
-    private static int NibbleOffset => FifthBitOffset + (TFormat.CodeBits == 5 ? 4 : 0);
+
+    private static int NibbleOffset
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => FifthBitOffset + (TFormat.CodeBits == 5 ? 4 : 0);
+    }
 
     /// <summary>A minimum is stored as it is, a centred scale is 1 / 2^(bits - 1) of the extreme; a search under importance may exceed either by less than a factor of two.</summary>
     public static float LargestMagnitude => (TFormat.HasMinimum ? 65504f : 65504f * Zero) / 2;
@@ -48,6 +64,26 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat where TForm
         ref byte nibbles = ref ByteAt(in block, NibbleOffset);
         if (TFormat.CodeBits == 5) Block32.DecodeFive<T>(in nibbles, UIntAt(in block, FifthBitOffset), Zero, step, origin, ref values);
         else Block32.Decode<T>(in nibbles, Zero, step, origin, ref values);
+    }
+
+    public static bool HasOrigins => TFormat.HasMinimum;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        scales = HalfAt(in block, 0);
+        if (TFormat.HasMinimum) origins = HalfAt(in block, 2);
+        (Vector256<short> low, Vector256<short> high) = Shorts.Nibbles(ref ByteAt(in block, NibbleOffset));
+        if (TFormat.CodeBits == 5)
+        {
+            uint fifthBits = UIntAt(in block, FifthBitOffset);
+            low |= Shorts.FifthBits(fifthBits);
+            high |= Shorts.FifthBits(fifthBits >> 16);
+        }
+
+        Vector256<short> zero = Vector256.Create((short)Zero);
+        (low - zero).StoreUnsafe(ref codes);
+        (high - zero).StoreUnsafe(ref codes, 16);
     }
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>

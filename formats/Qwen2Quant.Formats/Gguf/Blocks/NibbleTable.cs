@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Numerics.Lanes;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
@@ -14,6 +15,12 @@ internal static class NibbleTable
 
     /// <summary>FP4 E2M1 doubled (ggml's <c>kvalues_mxfp4</c>); minus zero is stored as zero.</summary>
     public static ReadOnlySpan<float> Fp4 => [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+    /// <summary><see cref="Iq4"/> as integers.</summary>
+    public static Vector128<sbyte> Iq4Integers => Vector128.Create(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+
+    /// <summary><see cref="Fp4"/> as integers.</summary>
+    public static Vector128<sbyte> Fp4Integers => Vector128.Create(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
 
     /// <summary>Halfway between neighbours of <see cref="Iq4"/>: the k-th lies in the k-th of 15 cells of equal width, the outer two of which have no end.</summary>
     private static ReadOnlySpan<float> Iq4Bounds => [-115.5f, -93.5f, -74, -57, -42, -28.5f, -16, -4.5f, 7, 19, 31.5f, 45.5f, 61, 79, 101, float.PositiveInfinity];

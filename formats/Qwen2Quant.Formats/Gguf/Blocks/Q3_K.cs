@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -7,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q3_K</c>: 32 bytes of high bits, 64 of low bit pairs, 12 of 6-bit scales, half d; value <c>(d * (scale - 32)) * (q - 4)</c>, 16 values a scale.</summary>
-internal readonly struct Q3_K : ICodecFormat
+internal readonly struct Q3_K : ICodecFormat, IntegerFormat
 {
     private const int LowOffset = 32;
     private const int ScaleOffset = 96;
@@ -46,6 +47,33 @@ internal readonly struct Q3_K : ICodecFormat
                 T.Store(step * T.ToFloat(code), ref Unsafe.Add(ref values, (SubLength * k) + l));
             }
         }
+    }
+
+    public static bool HasOrigins => false;
+
+    /// <summary>The sub-scales go into the codes.</summary>
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        float d = HalfAt(in block, HalfOffset);
+        Vector256<short> low2 = Vector256.Create((short)3), high1 = Vector256.Create((short)4), zero = Vector256.Create((short)Zero);
+        for (int first = 0; first < 32; first += SubLength)
+        {
+            Vector256<short> high = Vector256.ShiftLeft(Shorts.FromBytes(ref ByteAt(in block, first)), 2);
+            for (int half = 0; half < 2; half++)
+            {
+                Vector256<short> low = Shorts.FromBytes(ref ByteAt(in block, LowOffset + (32 * half) + first));
+                for (int plane = 0; plane < 4; plane++)
+                {
+                    int k = (8 * half) + (2 * plane) + (first / SubLength);
+                    Vector256<short> code = ((low & low2) | (high & high1)) - zero;
+                    (code * Vector256.Create((short)Scale(in block, k))).StoreUnsafe(ref codes, (nuint)(k * SubLength));
+                    low = Vector256.ShiftRightLogical(low, 2);
+                    high = Vector256.ShiftRightLogical(high, 1);
+                }
+            }
+        }
+
+        for (int run = 0; run < 8; run++) Unsafe.Add(ref scales, run * stride) = d;
     }
 
     [SkipLocalsInit]

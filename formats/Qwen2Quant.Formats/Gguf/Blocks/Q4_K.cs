@@ -1,11 +1,12 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q4_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal readonly struct Q4_K : IAffineFormat
+internal readonly struct Q4_K : IAffineFormat, IntegerFormat
 {
     public static string Name => "Q4_K";
     public static int BlockValues => 256;
@@ -31,6 +32,22 @@ internal readonly struct Q4_K : IAffineFormat
             {
                 T code = T.ShiftRight(T.LoadBytes(ref Unsafe.Add(ref nibbles, l)), 4 * (k & 1)) & T.BroadcastInt(15);
                 T.Store((step * T.ToFloat(code)) - minimum, ref Unsafe.Add(ref values, (32 * k) + l));
+            }
+        }
+    }
+
+    public static bool HasOrigins => true;
+
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        SixBitScales.Unpack(in block, ref scales, ref origins, stride);
+        for (int pair = 0; pair < 4; pair++)
+        {
+            for (int l = 0; l < 32; l += 16)
+            {
+                (Vector256<short> low, Vector256<short> high) = Shorts.Nibbles(ref ByteAt(in block, 16 + (32 * pair) + l));
+                low.StoreUnsafe(ref codes, (nuint)((64 * pair) + l));
+                high.StoreUnsafe(ref codes, (nuint)((64 * pair) + 32 + l));
             }
         }
     }

@@ -1,11 +1,12 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q5_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 32 of fifth bits, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal readonly struct Q5_K : IAffineFormat
+internal readonly struct Q5_K : IAffineFormat, IntegerFormat
 {
     public static string Name => "Q5_K";
     public static int BlockValues => 256;
@@ -33,6 +34,25 @@ internal readonly struct Q5_K : IAffineFormat
                 T low = T.ShiftRight(T.LoadBytes(ref Unsafe.Add(ref nibbles, l)), 4 * (k & 1)) & T.BroadcastInt(15);
                 T high = T.ShiftRight(T.LoadBytes(ref Unsafe.Add(ref fifthBits, l)), k) & T.BroadcastInt(1);
                 T.Store((step * T.ToFloat(low | T.ShiftLeft(high, 4))) - minimum, ref Unsafe.Add(ref values, (32 * k) + l));
+            }
+        }
+    }
+
+    public static bool HasOrigins => true;
+
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        SixBitScales.Unpack(in block, ref scales, ref origins, stride);
+        Vector256<short> sixteen = Vector256.Create((short)16);
+        for (int l = 0; l < 32; l += 16)
+        {
+            Vector256<short> fifthBits = Vector256.ShiftLeft(Shorts.FromBytes(ref ByteAt(in block, 16 + l)), 4);
+            for (int pair = 0; pair < 4; pair++)
+            {
+                (Vector256<short> low, Vector256<short> high) = Shorts.Nibbles(ref ByteAt(in block, 48 + (32 * pair) + l));
+                (low | (fifthBits & sixteen)).StoreUnsafe(ref codes, (nuint)((64 * pair) + l));
+                (high | (Vector256.ShiftRightLogical(fifthBits, 1) & sixteen)).StoreUnsafe(ref codes, (nuint)((64 * pair) + 32 + l));
+                fifthBits = Vector256.ShiftRightLogical(fifthBits, 2);
             }
         }
     }

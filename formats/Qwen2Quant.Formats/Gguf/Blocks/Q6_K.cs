@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -7,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q6_K</c>: 128 bytes of low nibbles, 64 of high bit pairs, 16 signed sub-scales, half d; value <c>(d * scale) * (q - 32)</c>, 16 values a scale.</summary>
-internal readonly struct Q6_K : ICodecFormat
+internal readonly struct Q6_K : ICodecFormat, IntegerFormat
 {
     private const int HighOffset = 128;
     private const int ScaleOffset = 192;
@@ -45,6 +46,33 @@ internal readonly struct Q6_K : ICodecFormat
                 T.Store(step * T.ToFloat(code), ref Unsafe.Add(ref values, (k * SubLength) + l));
             }
         }
+    }
+
+    public static bool HasOrigins => false;
+
+    /// <summary>The sub-scales go into the codes.</summary>
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        float d = HalfAt(in block, HalfOffset);
+        Vector256<short> low4 = Vector256.Create((short)15), high2 = Vector256.Create((short)3), zero = Vector256.Create((short)Zero);
+        for (int half = 0; half < 2; half++)
+        {
+            for (int first = 0; first < 32; first += SubLength)
+            {
+                Vector256<short> high = Shorts.FromBytes(ref ByteAt(in block, HighOffset + (32 * half) + first));
+                for (int plane = 0; plane < 4; plane++)
+                {
+                    Vector256<short> low = Shorts.FromBytes(ref ByteAt(in block, (64 * half) + (32 * (plane & 1)) + first));
+                    low = (plane < 2 ? low : Vector256.ShiftRightLogical(low, 4)) & low4;
+                    int k = (8 * half) + (2 * plane) + (first / SubLength);
+                    Vector256<short> code = (low | Vector256.ShiftLeft(high & high2, 4)) - zero;
+                    (code * Vector256.Create((short)(sbyte)ByteAt(in block, ScaleOffset + k))).StoreUnsafe(ref codes, (nuint)(k * SubLength));
+                    high = Vector256.ShiftRightLogical(high, 2);
+                }
+            }
+        }
+
+        for (int run = 0; run < 8; run++) Unsafe.Add(ref scales, run * stride) = d;
     }
 
     /// <summary>Weights of the search are x^2, or the importance itself, without ggml's usual square root.</summary>

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -7,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q8_0</c>: half d, 32 signed bytes; value <c>q * d</c>. ggml writes it without a search and without regard to importance, and so do we up to <see cref="Effort.Fast"/>.</summary>
-internal readonly struct Q8_0 : ICodecFormat
+internal readonly struct Q8_0 : ICodecFormat, IntegerFormat
 {
     private const int CodeOffset = 128;
 
@@ -22,6 +23,16 @@ internal readonly struct Q8_0 : ICodecFormat
     {
         T scale = T.Broadcast(HalfAt(in block, 0));
         for (int j = 0; j < 32; j += T.Width) T.Store(T.ToFloat(T.LoadSBytes(ref ByteAt(in block, 2 + j))) * scale, ref Unsafe.Add(ref values, j));
+    }
+
+    public static bool HasOrigins => false;
+
+    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    {
+        scales = HalfAt(in block, 0);
+        Vector256<sbyte> bytes = Vector256.LoadUnsafe(ref ByteAt(in block, 2)).AsSByte();
+        Vector256.WidenLower(bytes).StoreUnsafe(ref codes);
+        Vector256.WidenUpper(bytes).StoreUnsafe(ref codes, 16);
     }
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks)

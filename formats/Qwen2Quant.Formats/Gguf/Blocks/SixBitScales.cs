@@ -17,6 +17,18 @@ internal static class SixBitScales
         return ((low & 15) | (a >> 6 << 4), (low >> 4) | (b >> 6 << 4));
     }
 
+    /// <summary>The eight products <c>d * scale</c> and <c>-dmin * min</c> of a block that begins with d, dmin and the 12 bytes.</summary>
+    public static void Unpack(ref readonly byte block, ref float scales, ref float origins, int stride)
+    {
+        (float d, float dmin) = (Field.HalfAt(in block, 0), Field.HalfAt(in block, 2));
+        for (int k = 0; k < 8; k++)
+        {
+            (int scale, int minimum) = At(ref Field.ByteAt(in block, 4), k);
+            Unsafe.Add(ref scales, k * stride) = d * scale;
+            Unsafe.Add(ref origins, k * stride) = -dmin * minimum;
+        }
+    }
+
     /// <summary>The inverse of <see cref="At"/>: eight integers of 0 to 63 each.</summary>
     public static void Pack(ReadOnlySpan<float> scales, ReadOnlySpan<float> minima, Span<byte> packed)
     {
