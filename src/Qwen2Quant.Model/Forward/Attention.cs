@@ -115,7 +115,7 @@ internal sealed unsafe class Attention(Qwen2Config config, RopeTable rope, Worke
                 {
                     int keyCount = Math.Min(KeyTile, high - tile);
                     float* keys = storage.Keys + (block.KeyHead * cache.KeyStride) + ((long)tile * _headDim);
-                    MatrixProduct.MultiplyPanels(queries, _headDim, rowCount, _headDim, keys, MatrixProduct.PanelWidth * _headDim, keyCount, scores, KeyTile, false);
+                    MatrixProductFewRows.MultiplyPanels(queries, _headDim, rowCount, _headDim, keys, MatrixProduct.PanelWidth * _headDim, keyCount, scores, KeyTile, false);
                     for (int row = 0; row < rowCount; row++)
                     {
                         (int first, int end) = Visible(block, kind, block.FirstToken + (row / _group));
@@ -125,7 +125,7 @@ internal sealed unsafe class Attention(Qwen2Config config, RopeTable rope, Worke
                     }
 
                     float* values = storage.Values + (block.KeyHead * cache.ValueStride) + ((long)tile * MatrixProduct.PanelWidth);
-                    MatrixProduct.MultiplyPanels(scores, KeyTile, rowCount, keyCount, values, cache.ValuePanelStride, _headDim, sums, _headDim, true);
+                    MatrixProductFewRows.MultiplyPanels(scores, KeyTile, rowCount, keyCount, values, cache.ValuePanelStride, _headDim, sums, _headDim, true);
                 }
             }
 

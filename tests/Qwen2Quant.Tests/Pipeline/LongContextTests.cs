@@ -1,0 +1,86 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Planning;
+using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Tests.Support;
+
+namespace Qwen2Quant.Tests.Pipeline;
+
+/// <summary>What containers say of long texts, and what the forward pass makes of it.</summary>
+public sealed class LongContextTests : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    public static TheoryData<RopeScalingType, double?, double> Scalings => new()
+    {
+        { RopeScalingType.Linear, null, 32 },
+        { RopeScalingType.Yarn, null, 32 },
+        { RopeScalingType.Yarn, 0.75, 6 },
+    };
+
+    [Theory]
+    [MemberData(nameof(Scalings))]
+    public void MetadataOfGgufScaleAsTheFolderDoes(RopeScalingType type, double? attentionFactor, double betaFast)
+    {
+        RopeScaling scaling = type == RopeScalingType.Linear
+            ? new RopeScaling(type, 4)
+            : new RopeScaling(type, 4) { OriginalMaxPositionEmbeddings = 64, AttentionFactor = attentionFactor, BetaFast = betaFast };
+        string folder = TestCheckpoint.Write(_folder.File("folder"), TestCheckpoint.Small with { RopeScaling = scaling });
+        string plain = TestCheckpoint.Write(_folder.File("plain"), TestCheckpoint.Small);
+        Conversions.ToGguf(folder, _folder.File("out.gguf"), PlainTypes.F32);
+        float[] expected = Hidden(folder);
+        Assert.Equal(expected, Hidden(_folder.File("out.gguf")));
+        Assert.NotEqual(expected, Hidden(plain));
+    }
+
+    [Fact]
+    public void DualChunksOfTheFolderAndOfTheUserAreTheSame()
+    {
+        DualChunkAttention chunks = new(40, 8);
+        string folder = TestCheckpoint.Write(_folder.File("folder"), TestCheckpoint.Small with { DualChunkAttention = chunks });
+        string plain = TestCheckpoint.Write(_folder.File("plain"), TestCheckpoint.Small);
+        float[] expected = Hidden(folder);
+        Assert.Equal(expected, Hidden(plain, chunks));
+        Assert.NotEqual(expected, Hidden(plain));
+    }
+
+    [Fact]
+    public void DualChunksThatDoNotGoWithTheModelAreRefused()
+    {
+        string folder = TestCheckpoint.Write(_folder.File("folder"), TestCheckpoint.Small with { RopeScaling = new RopeScaling(RopeScalingType.Dynamic, 2) });
+        using Checkpoint checkpoint = Checkpoint.Open(folder, new RunContext());
+        Assert.Equal(ModelRules.Values, Assert.Throws<QuantException>(() => checkpoint.AttendIn(new DualChunkAttention(40, 8))).Rule);
+    }
+
+    [Fact]
+    public void WhatGgufCannotSayIsAnEvent()
+    {
+        Qwen2Config[] configs =
+        [
+            TestCheckpoint.Small with { UseSlidingWindow = true, SlidingWindow = 50, MaxWindowLayers = 1 },
+            TestCheckpoint.Small with { RopeScaling = new RopeScaling(RopeScalingType.Dynamic, 2) },
+            TestCheckpoint.Small with { DualChunkAttention = new DualChunkAttention(40, 8) },
+            TestCheckpoint.Small,
+        ];
+        int[] found = [.. configs.Select((config, index) =>
+        {
+            using Checkpoint source = Checkpoint.Open(TestCheckpoint.Write(_folder.File($"{index}"), config), new RunContext());
+            return GgufPlanner.PlanConversion(source, null, _folder.File("out.gguf"), new RunContext()).Events.Count(planned => planned.Code == "not-in-gguf");
+        })];
+        Assert.Equal([1, 1, 1, 0], found);
+    }
+
+    private static float[] Hidden(string path, DualChunkAttention? chunks = null)
+    {
+        using Checkpoint checkpoint = Checkpoint.Open(path, new RunContext());
+        if (chunks is not null) checkpoint.AttendIn(chunks);
+        Qwen2Model model = Qwen2Model.Load(checkpoint.Config, checkpoint.Tensors, new ForwardOptions { Threads = 1 });
+        float[] hidden = new float[100 * checkpoint.Config.HiddenSize];
+        model.Forward([.. Enumerable.Range(0, 100)], model.NewCache(100), hidden);
+        return hidden;
+    }
+}
