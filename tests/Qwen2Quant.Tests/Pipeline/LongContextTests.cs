@@ -1,3 +1,5 @@
+using System.Text.Json;
+using Qwen2Quant.Cli;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Model;
@@ -72,6 +74,33 @@ public sealed class LongContextTests : IDisposable
             return GgufPlanner.PlanConversion(source, null, _folder.File("out.gguf"), new RunContext()).Events.Count(planned => planned.Code == "not-in-gguf");
         })];
         Assert.Equal([1, 1, 1, 0], found);
+    }
+
+    [Fact]
+    public void TheOptionReachesThePassOfEveryVerb()
+    {
+        foreach (string verb in new[] { "perplexity builtin:tiny", "compare builtin:tiny builtin:tiny" })
+        {
+            Assert.NotEqual(Perplexity(verb), Perplexity(verb, "--dual-chunk", "128,16"));
+            Assert.Equal(Perplexity(verb), Perplexity(verb, "--dual-chunk", "512,100"), 1e-9);
+        }
+
+        string[] generate = ["generate", "builtin:tiny", "--temperature", "0", "--max-tokens", "20", "--prompt", "Once upon a time there was a king who"];
+        Assert.NotEqual(Run(generate).GetProperty("text").GetString(), Run([.. generate, "--dual-chunk", "8,2"]).GetProperty("text").GetString());
+        Assert.Equal(2, CommandLineHost.Run([.. generate, "--dual-chunk", "8,8"], new StringWriter(), new StringWriter(), errorRedirected: true));
+
+        static double Perplexity(string verb, params string[] more)
+        {
+            JsonElement result = Run([.. verb.Split(' '), "--data", "builtin:text", "--chunks", "1", "--context", "400", .. more]);
+            return (result.TryGetProperty("candidate", out JsonElement candidate) ? candidate : result).GetProperty("perplexity").GetDouble();
+        }
+
+        static JsonElement Run(string[] arguments)
+        {
+            StringWriter output = new();
+            Assert.Equal(0, CommandLineHost.Run([.. arguments, "--json", "--quiet"], output, new StringWriter(), errorRedirected: true));
+            return JsonDocument.Parse(output.ToString()).RootElement;
+        }
     }
 
     private static float[] Hidden(string path, DualChunkAttention? chunks = null)
