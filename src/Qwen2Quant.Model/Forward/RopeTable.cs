@@ -39,7 +39,7 @@ internal sealed class RopeTable
                 break;
             case RopeScalingType.Yarn:
                 ScaleYarn(_frequencies, scaling, scaling.OriginalMaxPositionEmbeddings ?? config.MaxPositionEmbeddings, config.HeadDim, config.RopeTheta);
-                _attentionFactor = scaling.AttentionFactor ?? ((0.1 * Math.Log(scaling.Factor)) + 1);
+                _attentionFactor = scaling.AttentionFactor ?? scaling.DefaultAttentionFactor;
                 break;
         }
     }

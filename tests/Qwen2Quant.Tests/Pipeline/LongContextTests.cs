@@ -2,6 +2,7 @@ using System.Text.Json;
 using Qwen2Quant.Cli;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
@@ -37,6 +38,21 @@ public sealed class LongContextTests : IDisposable
         float[] expected = Hidden(folder);
         Assert.Equal(expected, Hidden(_folder.File("out.gguf")));
         Assert.NotEqual(expected, Hidden(plain));
+    }
+
+    // llama.cpp does not read the converter's key: without the other one it would attend with a factor of its own.
+    [Fact]
+    public void AttentionFactorsAreWrittenAndReadAsLlamaCppReadsThem()
+    {
+        RopeScaling scaling = new(RopeScalingType.Yarn, 4) { OriginalMaxPositionEmbeddings = 64, AttentionFactor = 0.75 };
+        string folder = TestCheckpoint.Write(_folder.File("folder"), TestCheckpoint.Small with { RopeScaling = scaling });
+        Conversions.ToGguf(folder, _folder.File("out.gguf"), PlainTypes.F32);
+        using Checkpoint output = Checkpoint.Open(_folder.File("out.gguf"), new RunContext());
+        Assert.True(output.Gguf!.Metadata.TryGetFloat("qwen2.rope.scaling.attn_factor", out float relative));
+        Assert.Equal(0.75 / 1.138629436, relative, 1e-6);
+        GgufMetadata others = output.Gguf.Metadata.Clone();
+        others.Remove("qwen2.rope.scaling.yarn_attn_factor");
+        Assert.Equal(0.75, GgufModelMetadata.ReadConfig(others, output.Raw, "others.gguf").RopeScaling!.AttentionFactor!.Value, 1e-6);
     }
 
     [Fact]
