@@ -28,6 +28,9 @@ public sealed record Qwen2Config
     /// <summary>Null when rotary positions are not scaled.</summary>
     public RopeScaling? RopeScaling { get; init; }
 
+    /// <summary><c>dual_chunk_attention_config</c>; null for attention by plain positions.</summary>
+    public DualChunkAttention? DualChunkAttention { get; init; }
+
     public bool UseSlidingWindow { get; init; }
 
     /// <summary>Tokens that a layer with a window sees, its own included.</summary>

@@ -22,6 +22,7 @@ internal static class Qwen2ConfigChecks
         Require(config.RmsNormEps is >= 0 and < 1, "rms_norm_eps", config.RmsNormEps, "from 0 to below 1");
         Require(config.RopeTheta is > 0 and < double.PositiveInfinity, "rope_theta", config.RopeTheta, "above 0");
         CheckScaling(config.RopeScaling);
+        CheckDualChunks(config.DualChunkAttention);
         CheckWindows();
         if (config.IsMoe) CheckExperts();
 
@@ -58,6 +59,16 @@ internal static class Qwen2ConfigChecks
             if (scaling.AttentionFactor is { } attention) Require(attention > 0, "rope_scaling.attention_factor", attention, "above 0");
             Require(scaling.BetaSlow > 0 && scaling.BetaFast > scaling.BetaSlow, "rope_scaling.beta_fast", scaling.BetaFast, $"above beta_slow ({scaling.BetaSlow.ToString(CultureInfo.InvariantCulture)}), which is above 0");
             Require(scaling.Type == RopeScalingType.Linear || config.RopeTheta > 1, "rope_theta", config.RopeTheta, "above 1 with this rope scaling");
+        }
+
+        void CheckDualChunks(DualChunkAttention? chunks)
+        {
+            if (chunks is null) return;
+            const string Key = "dual_chunk_attention_config";
+            Require(chunks.LocalSize >= 0, $"{Key}.local_size", chunks.LocalSize, "not negative");
+            Require(chunks.ChunkSize > chunks.LocalSize, $"{Key}.chunk_size", chunks.ChunkSize, $"above local_size ({chunks.LocalSize})");
+            if (chunks.OriginalMaxPositionEmbeddings is { } original) Positive(original, $"{Key}.original_max_position_embeddings");
+            if (config.RopeScaling is { Type: RopeScalingType.Dynamic }) throw Refuse("rope_scaling.type", "dynamic with dual chunk attention", "one way to go beyond the trained length");
         }
 
         void Positive(int value, string key) => Require(value > 0, key, value, "positive");

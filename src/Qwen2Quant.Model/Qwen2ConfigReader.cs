@@ -53,6 +53,7 @@ internal static class Qwen2ConfigReader
             TieWordEmbeddings = json.Boolean("tie_word_embeddings", false),
             RopeTheta = ropeParameters?.OptionalNumber("rope_theta") ?? ropeScaling?.OptionalNumber("rope_theta") ?? json.Number("rope_theta", 10000),
             RopeScaling = ReadRopeScaling(ropeParameters ?? ropeScaling, path),
+            DualChunkAttention = ReadDualChunks(json.Object("dual_chunk_attention_config"), path),
             QuantizationMethod = json.Object("quantization_config") is { } packed ? packed.Text("quant_method") ?? "unknown" : json.Has("quantization") ? "mlx" : null,
             UseSlidingWindow = json.Boolean("use_sliding_window", false),
             SlidingWindow = json.Integer("sliding_window", 4096),
@@ -157,6 +158,17 @@ internal static class Qwen2ConfigReader
             BetaFast = json.Number("beta_fast", 32),
             BetaSlow = json.Number("beta_slow", 1),
             Truncate = json.Boolean("truncate", true),
+        };
+    }
+
+    private static DualChunkAttention? ReadDualChunks(ConfigJson? json, string path)
+    {
+        if (json is null) return null;
+        return new DualChunkAttention(Size("chunk_size"), Size("local_size")) { OriginalMaxPositionEmbeddings = json.OptionalInteger("original_max_position_embeddings") };
+
+        int Size(string key) => json.OptionalInteger(key) ?? throw new QuantException(ErrorKind.InvalidInput, "a size is missing")
+        {
+            Rule = ModelRules.Values, Path = path, Tensor = $"dual_chunk_attention_config.{key}", Expected = "a number of tokens",
         };
     }
 

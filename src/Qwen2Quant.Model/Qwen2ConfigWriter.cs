@@ -27,6 +27,7 @@ internal static class Qwen2ConfigWriter
         json.WriteNumber("attention_dropout", config.AttentionDropout);
         WriteOptional(json, "bos_token_id", config.BosTokenId);
         if (config.IsMoe) json.WriteNumber("decoder_sparse_step", config.DecoderSparseStep);
+        if (config.DualChunkAttention is { } chunks) WriteDualChunks(json, chunks);
         WriteEos(json, config.EosTokenIds);
         if ((long)config.HeadDim * config.NumAttentionHeads != config.HiddenSize) json.WriteNumber("head_dim", config.HeadDim);
         json.WriteString("hidden_act", "silu");
@@ -91,6 +92,15 @@ internal static class Qwen2ConfigWriter
             if (!scaling.Truncate) json.WriteBoolean("truncate", false);
         }
 
+        json.WriteEndObject();
+    }
+
+    private static void WriteDualChunks(Utf8JsonWriter json, DualChunkAttention chunks)
+    {
+        json.WriteStartObject("dual_chunk_attention_config");
+        json.WriteNumber("chunk_size", chunks.ChunkSize);
+        json.WriteNumber("local_size", chunks.LocalSize);
+        WriteOptional(json, "original_max_position_embeddings", chunks.OriginalMaxPositionEmbeddings);
         json.WriteEndObject();
     }
 

@@ -18,8 +18,11 @@ public sealed record RopeScaling(RopeScalingType Type, double Factor)
     /// <summary>The trained length; null means the configuration's <c>max_position_embeddings</c>.</summary>
     public int? OriginalMaxPositionEmbeddings { get; init; }
 
-    /// <summary>Factor on cosine and sine; null means 0.1 ln(factor) + 1.</summary>
+    /// <summary>YaRN's factor on cosine and sine; null means <see cref="DefaultAttentionFactor"/>.</summary>
     public double? AttentionFactor { get; init; }
+
+    /// <summary>0.1 ln(factor) + 1.</summary>
+    public double DefaultAttentionFactor => (0.1 * Math.Log(Factor)) + 1;
 
     public double BetaFast { get; init; } = 32;
     public double BetaSlow { get; init; } = 1;

@@ -15,7 +15,7 @@ internal static class BenchVerb
         Option<string> folder = new("--out", "-o") { Description = "Folder whose disk is measured", HelpName = "FOLDER", DefaultValueFactory = _ => "." };
         Verb verb = new(
             "bench",
-            "Names the kernels in use and measures them and the machine: matrix product, memory, disk, codecs, forward pass.",
+            "Names the kernels in use and measures them and the machine: matrix product, memory, disk, codecs, attention, forward pass.",
             "bench",
             "bench --only kernels",
             "bench --only codecs --json");
@@ -23,8 +23,9 @@ internal static class BenchVerb
         verb.Options.Add(folder);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            BenchmarkOptions options = new() { Folder = session.Get(folder) };
             string? wanted = session.Parsed.GetValue(only);
+            BenchmarkOptions options = new() { Folder = session.Get(folder) };
+            if (wanted == Name(BenchmarkGroup.Attention)) options = options with { LongestText = 32768 };
             List<BenchmarkFigure> figures = [];
             foreach (BenchmarkGroup group in Enum.GetValues<BenchmarkGroup>().Where(group => wanted is null || Name(group) == wanted))
             {

@@ -16,6 +16,7 @@ internal static class CompareVerb
         Option<string[]> failAbove = ModelOptions.FailAbove();
         Option<string[]> failBelow = ModelOptions.FailBelow();
         WindowOptionSet windows = new();
+        Option<string?> dualChunk = ModelOptions.DualChunk();
         Verb verb = new(
             "compare",
             "Measures what a conversion cost: perplexity of both models, KL divergence, top-token agreement, the worst positions.",
@@ -27,11 +28,12 @@ internal static class CompareVerb
         verb.Options.Add(failAbove);
         verb.Options.Add(failBelow);
         windows.AddTo(verb);
+        verb.Options.Add(dualChunk);
         verb.SetAction(parsed => run(parsed, session =>
         {
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
-            using Checkpoint original = Checkpoint.Open(session.Get(baseModel), session.Context);
-            using Checkpoint candidate = Checkpoint.Open(session.Get(candidateModel), session.Context);
+            using Checkpoint original = ModelOptions.Open(session, baseModel, dualChunk);
+            using Checkpoint candidate = ModelOptions.Open(session, candidateModel, dualChunk);
             EvaluationText text = EvaluationText.Load(session.Context.Files, session.Get(data), Console.OpenStandardInput());
             ComparisonResult result = Proof.Compare(original, candidate, text, windows.Read(session), session.Context);
             session.Print(result, ValidationJson.Default.ComparisonResult, output => ComparisonText.Write(output, result, withWorst: true));

@@ -24,19 +24,20 @@ internal static class GenerateVerb
         Option<double?> topP = new("--top-p") { Description = "Only the most probable tokens that together have this probability", HelpName = "P" };
         Option<double?> repetitionPenalty = new("--repetition-penalty") { Description = "Divides the logits of tokens that occurred; 1 for none", HelpName = "R" };
         Option<ulong> seed = new("--seed") { Description = "Seed of the sampling", HelpName = "N", DefaultValueFactory = _ => 0 };
+        Option<string?> dualChunk = ModelOptions.DualChunk();
         Verb verb = new(
             "generate",
             "Continues a text, greedily or by sampling.",
             "generate builtin:tiny --prompt \"It was a dark and\" --max-tokens 40",
             "generate Qwen/Qwen2-0.5B-Instruct --chat --prompt \"Who are you?\"");
         verb.Arguments.Add(model);
-        foreach (Option option in new Option[] { prompt, chat, system, maxTokens, temperature, topK, topP, repetitionPenalty, seed }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { prompt, chat, system, maxTokens, temperature, topK, topP, repetitionPenalty, seed, dualChunk }) verb.Options.Add(option);
         verb.SetAction(parsed => run(parsed, session =>
         {
             if (session.Get(maxTokens) < 1) throw new QuantException(ErrorKind.Usage, "--max-tokens must be at least 1");
             if (session.Parsed.GetValue(system) is not null && !session.Get(chat)) throw new QuantException(ErrorKind.Usage, "--system needs --chat");
             string text = session.Get(prompt) == "-" ? Console.In.ReadToEnd() : session.Get(prompt);
-            using Checkpoint checkpoint = Checkpoint.Open(session.Get(model), session.Context);
+            using Checkpoint checkpoint = ModelOptions.Open(session, model, dualChunk);
             if (session.Get(chat)) text = RenderChat(checkpoint, text, session.Parsed.GetValue(system));
             LoadedModel loaded = new(checkpoint, session.Context);
             int[] promptIds = loaded.Tokenizer.Encode(text, parseSpecial: session.Get(chat));

@@ -1,4 +1,6 @@
 using System.CommandLine;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Checkpoints;
 
 namespace Qwen2Quant.Cli.Verbs;
 
@@ -11,6 +13,30 @@ internal static class ModelOptions
     public static Argument<string> Model(string name = "MODEL") => new(name) { Description = ModelHelp };
 
     public static Option<string> Out() => new("--out", "-o") { Description = "Path of the output", HelpName = "PATH", Required = true };
+
+    /// <summary>See <see cref="DualChunkAttention"/>.</summary>
+    public static Option<string?> DualChunk() => new("--dual-chunk")
+    {
+        Description = "Dual chunk attention for texts beyond the trained length: greatest position, and tokens exact across a border of chunks [default: an eighth]; as dual_chunk_attention_config, which it replaces",
+        HelpName = "SIZE[,LOCAL]",
+    };
+
+    /// <summary>Opens a model, with what <see cref="DualChunk"/> says.</summary>
+    public static Checkpoint Open(Session session, Argument<string> model, Option<string?> dualChunk)
+    {
+        DualChunkAttention? chunks = session.Parsed.GetValue(dualChunk) is { } text ? DualChunkAttention.Parse(text) : null;
+        Checkpoint checkpoint = Checkpoint.Open(session.Get(model), session.Context);
+        try
+        {
+            if (chunks is not null) checkpoint.AttendIn(chunks);
+            return checkpoint;
+        }
+        catch
+        {
+            checkpoint.Dispose();
+            throw;
+        }
+    }
 
     public static Option<bool> Force() => new("--force") { Description = "Replace an existing output" };
 

@@ -13,6 +13,7 @@ internal static class PerplexityVerb
         Argument<string> model = ModelOptions.Model();
         Option<string> data = new("--data") { Description = ModelOptions.TextHelp, HelpName = "TEXT", Required = true };
         WindowOptionSet windows = new();
+        Option<string?> dualChunk = ModelOptions.DualChunk();
         Verb verb = new(
             "perplexity",
             "Measures the perplexity of a model on a text, with its standard error.",
@@ -21,9 +22,10 @@ internal static class PerplexityVerb
         verb.Arguments.Add(model);
         verb.Options.Add(data);
         windows.AddTo(verb);
+        verb.Options.Add(dualChunk);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            using Checkpoint checkpoint = Checkpoint.Open(session.Get(model), session.Context);
+            using Checkpoint checkpoint = ModelOptions.Open(session, model, dualChunk);
             EvaluationText text = EvaluationText.Load(session.Context.Files, session.Get(data), Console.OpenStandardInput());
             PerplexityResult result = Proof.Perplexity(checkpoint, text, windows.Read(session), session.Context);
             session.Print(result, ValidationJson.Default.PerplexityResult, output => output.WriteLine(

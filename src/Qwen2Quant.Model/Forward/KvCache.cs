@@ -4,23 +4,30 @@ using Qwen2Quant.Core.Numerics;
 namespace Qwen2Quant.Model;
 
 /// <summary>
-/// Keys and values of one sequence, laid out as panels of <see cref="MatrixProduct"/>: keys with positions as channels, values with the head's values as channels.
+/// Keys and values of one sequence, laid out as panels of <see cref="MatrixProduct"/>: keys with positions as channels, values with the head's values
+/// as channels. It holds all layers or a range of them; a layer takes memory when it is first used, page by page as tokens come.
 /// Used by one thread at a time.
 /// </summary>
 public sealed unsafe class KvCache
 {
-    private readonly Layer[] _layers;
+    private readonly Layer?[] _layers;
+    private readonly long _keyCount;
+    private readonly long _valueCount;
 
-    internal KvCache(Qwen2Config config, int capacity)
+    /// <param name="layerCount">Layers held at a time: <paramref name="firstLayer"/> and those after it.</param>
+    internal KvCache(Qwen2Config config, int capacity, int firstLayer, int layerCount)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(capacity, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(layerCount, 1);
         Capacity = capacity;
+        FirstLayer = firstLayer;
         long paddedCapacity = RoundUp(capacity);
-        KeyStride = paddedCapacity * config.HeadDim;
+        KeyStride = checked(paddedCapacity * config.HeadDim);
         ValuePanelStride = paddedCapacity * MatrixProduct.PanelWidth;
-        ValueStride = ValuePanelStride * (RoundUp(config.HeadDim) / MatrixProduct.PanelWidth);
-        _layers = new Layer[config.NumHiddenLayers];
-        for (int layer = 0; layer < _layers.Length; layer++) _layers[layer] = new Layer(config.NumKeyValueHeads * KeyStride, config.NumKeyValueHeads * ValueStride);
+        ValueStride = checked(ValuePanelStride * (RoundUp(config.HeadDim) / MatrixProduct.PanelWidth));
+        _keyCount = checked(config.NumKeyValueHeads * KeyStride);
+        _valueCount = checked(config.NumKeyValueHeads * ValueStride);
+        _layers = new Layer?[layerCount];
     }
 
     /// <summary>Tokens that it can hold.</summary>
@@ -28,6 +35,12 @@ public sealed unsafe class KvCache
 
     /// <summary>Tokens that it holds.</summary>
     public int Length { get; internal set; }
+
+    /// <summary>The first of the layers that it holds.</summary>
+    public int FirstLayer { get; private set; }
+
+    /// <summary>Tokens that it will hold after the call in progress.</summary>
+    internal int TextLength { get; private set; }
 
     internal ForwardScratch Scratch { get; } = new();
 
@@ -40,9 +53,12 @@ public sealed unsafe class KvCache
     /// <summary>Floats between panels of 32 values.</summary>
     internal long ValuePanelStride { get; }
 
-    /// <summary>Bytes that a cache takes.</summary>
-    public static long ByteCount(Qwen2Config config, int capacity) =>
-        checked(sizeof(float) * config.NumHiddenLayers * config.NumKeyValueHeads * RoundUp(capacity) * (config.HeadDim + RoundUp(config.HeadDim)));
+    /// <summary>Bytes that a cache of all layers takes when it is full.</summary>
+    public static long ByteCount(Qwen2Config config, int capacity) => checked(config.NumHiddenLayers * ByteCountOfLayer(config, capacity));
+
+    /// <summary>Bytes of one layer of a full cache.</summary>
+    public static long ByteCountOfLayer(Qwen2Config config, int capacity) =>
+        NativeFloats.ByteCount(checked(config.NumKeyValueHeads * RoundUp(capacity) * (config.HeadDim + RoundUp(config.HeadDim))));
 
     /// <summary>Forgets all tokens from <paramref name="length"/> on.</summary>
     public void Truncate(int length)
@@ -51,35 +67,38 @@ public sealed unsafe class KvCache
         Length = length;
     }
 
-    internal float* Keys(int layer) => _layers[layer].Keys;
-
-    internal float* Values(int layer) => _layers[layer].Values;
-
-    internal void RequireRoom(int tokenCount)
+    /// <summary>Forgets all tokens and goes over to other layers, in the memory of those held so far: for passes that go layer by layer.</summary>
+    public void MoveTo(int firstLayer)
     {
-        if (tokenCount <= Capacity - Length) return;
-        throw new QuantException(ErrorKind.Resource, "the text is longer than the cache made for it")
+        FirstLayer = firstLayer;
+        Length = 0;
+    }
+
+    /// <summary>The storage of a layer, made on first use.</summary>
+    internal Layer Open(int layer) => _layers[layer - FirstLayer] ??= new Layer(_keyCount, _valueCount);
+
+    /// <summary>Announces a call that appends so many tokens, in one batch or in several.</summary>
+    internal void Reserve(int tokenCount)
+    {
+        if (tokenCount > Capacity - Length)
         {
-            Found = $"{(long)Length + tokenCount} tokens", Expected = $"at most {Capacity}",
-        };
+            throw new QuantException(ErrorKind.Resource, "the text is longer than the cache made for it")
+            {
+                Found = $"{(long)Length + tokenCount} tokens", Expected = $"at most {Capacity}",
+            };
+        }
+
+        TextLength = Length + tokenCount;
     }
 
     private static long RoundUp(long count) => (count + MatrixProduct.PanelWidth - 1) / MatrixProduct.PanelWidth * MatrixProduct.PanelWidth;
 
-    private sealed class Layer
+    internal sealed class Layer(long keyCount, long valueCount)
     {
-        private readonly float[] _keys;
-        private readonly float[] _values;
+        private readonly NativeFloats _keys = new(keyCount);
+        private readonly NativeFloats _values = new(valueCount);
 
-        public Layer(long keyCount, long valueCount)
-        {
-            _keys = MatrixProductPanels.AllocateAligned(keyCount, out float* keys);
-            _values = MatrixProductPanels.AllocateAligned(valueCount, out float* values);
-            Keys = keys;
-            Values = values;
-        }
-
-        public float* Keys { get; }
-        public float* Values { get; }
+        public float* Keys => _keys.Pointer;
+        public float* Values => _values.Pointer;
     }
 }

@@ -9,7 +9,8 @@ namespace Qwen2Quant.Model;
 
 /// <summary>
 /// The forward pass of Qwen2 and Qwen2MoE in single precision. A token's results have the same bits whatever the number of threads, and
-/// however the text is cut into calls. Thread-safe: calls with different caches may run at once.
+/// however the text is cut into calls (dynamic rope scaling beyond the trained length excepted, see <see cref="RopeTable"/>).
+/// Thread-safe: calls with different caches may run at once.
 /// </summary>
 public sealed unsafe class Qwen2Model
 {
@@ -56,7 +57,10 @@ public sealed unsafe class Qwen2Model
     public static Qwen2Model Load(Qwen2Config config, ITensorSource canonicalTensors, ForwardOptions options) => new(config, canonicalTensors, options);
 
     /// <summary>A cache for a sequence of at most <paramref name="capacity"/> tokens.</summary>
-    public KvCache NewCache(int capacity) => new(Config, capacity);
+    public KvCache NewCache(int capacity) => NewCache(capacity, 0, Config.NumHiddenLayers);
+
+    /// <summary>A cache of some layers only: <paramref name="layerCount"/> from <paramref name="firstLayer"/> on, until it is moved to others.</summary>
+    public KvCache NewCache(int capacity, int firstLayer, int layerCount) => new(Config, capacity, firstLayer, layerCount);
 
     /// <summary>Runs tokens through the layers after those in <paramref name="cache"/>, and appends them to it.</summary>
     /// <param name="hidden">[tokens, hidden size], receives the states after the final norm.</param>
@@ -65,7 +69,7 @@ public sealed unsafe class Qwen2Model
     public void Forward(ReadOnlySpan<int> tokens, KvCache cache, Span<float> hidden, IActivationObserver? observer = null)
     {
         if (hidden.Length < (long)tokens.Length * Config.HiddenSize) throw new ArgumentException("too short", nameof(hidden));
-        cache.RequireRoom(tokens.Length);
+        cache.Reserve(tokens.Length);
         int before = cache.Length;
         try
         {

@@ -1,83 +1,95 @@
-using Qwen2Quant.Core.Errors;
-
 namespace Qwen2Quant.Model;
 
 /// <summary>
-/// Cosines and sines of the rotary positions (Su et al., "RoFormer"), with linear or YaRN scaling (Peng et al., sections 3.2 to 3.4). Angles are computed in double.
+/// Cosines and sines of the rotary positions (Su et al., "RoFormer"), with linear, dynamic or YaRN scaling (Peng et al., sections 3.2 to 3.4).
+/// Angles are computed in double, for positions of any size. Thread-safe.
 /// </summary>
+/// <remarks>
+/// Dynamic scaling has, once a text is longer than <c>max_position_embeddings</c>, frequencies that depend on the text's length, which is here the
+/// tokens in the cache and all of the call together, as in Transformers. So a window that is passed in one call has the frequencies of its own length
+/// throughout, whatever is passed before or after it; a cache that grows by calls keeps the keys of earlier tokens as they were turned, for the length
+/// of their time, and only new tokens take the new frequencies. The same text in other calls gives other results then, for this scaling alone.
+/// </remarks>
 internal sealed class RopeTable
 {
-    private readonly Lock _lock = new();
+    private readonly int _half;
     private readonly double[] _frequencies;
     private readonly double _attentionFactor;
-    private readonly int? _longest;
-    private volatile Rows _rows = new(0, [], []);
+    private readonly Func<int, double>? _dynamicTheta;
+    private readonly int _trainedLength;
+    private volatile RopeAngles? _last;
 
     public RopeTable(Qwen2Config config)
     {
-        int half = config.HeadDim / 2;
-        _frequencies = new double[half];
-        for (int i = 0; i < half; i++) _frequencies[i] = Math.Pow(config.RopeTheta, -2.0 * i / config.HeadDim);
+        Positions = new PositionScheme(config.DualChunkAttention);
+        _half = config.HeadDim / 2;
+        _frequencies = PlainFrequencies(config.RopeTheta);
         _attentionFactor = 1;
         if (config.RopeScaling is not { } scaling) return;
-        int original = scaling.OriginalMaxPositionEmbeddings ?? config.MaxPositionEmbeddings;
         switch (scaling.Type)
         {
             case RopeScalingType.Linear:
-                for (int i = 0; i < half; i++) _frequencies[i] /= scaling.Factor;
+                for (int i = 0; i < _half; i++) _frequencies[i] /= scaling.Factor;
                 break;
             case RopeScalingType.Dynamic:
-                _longest = original;
+                // Transformers reads no original_max_position_embeddings here.
+                _trainedLength = config.MaxPositionEmbeddings;
+                double exponent = config.HeadDim / (config.HeadDim - 2.0);
+                _dynamicTheta = length => config.RopeTheta * Math.Pow((scaling.Factor * length / _trainedLength) - (scaling.Factor - 1), exponent);
                 break;
             case RopeScalingType.Yarn:
-                ScaleYarn(_frequencies, scaling, original, config.HeadDim, config.RopeTheta);
-                _attentionFactor = scaling.AttentionFactor ?? ((0.1 * Math.Log(scaling.Factor)) + 1);
+                ScaleYarn(_frequencies, scaling, scaling.OriginalMaxPositionEmbeddings ?? config.MaxPositionEmbeddings, config.HeadDim, config.RopeTheta);
+                _attentionFactor = scaling.AttentionFactor ?? scaling.DefaultAttentionFactor;
                 break;
         }
     }
 
-    /// <summary>Angles per position, in radians.</summary>
+    public PositionScheme Positions { get; }
+
+    /// <summary>Angles per position, in radians, of a text of at most the trained length.</summary>
     public ReadOnlySpan<double> Frequencies => _frequencies;
 
-    /// <summary>Rows for positions 0 to <paramref name="positionCount"/> - 1 at least, half a head's width each.</summary>
-    /// <exception cref="QuantException">Dynamic scaling beyond the trained length, where the table would depend on the length of the text.</exception>
-    public Rows For(int positionCount)
+    /// <summary>The angles of tokens <paramref name="firstToken"/> and on; those asked for last are kept, for the next layer.</summary>
+    /// <param name="textLength">Tokens of the text as far as it is known.</param>
+    public RopeAngles For(int firstToken, int tokenCount, int textLength)
     {
-        if (positionCount > _longest)
+        int length = textLength > _trainedLength && _dynamicTheta is not null ? textLength : 0;
+        if (_last is { } last && last.Covers(firstToken, tokenCount, length)) return last;
+        double[] frequencies = length > 0 ? PlainFrequencies(_dynamicTheta!(length)) : _frequencies;
+        RopeRows keys = Rows(Positions.KeyPosition);
+        RopeRows[] queries = new RopeRows[Positions.KindCount];
+        for (int kind = 0; kind < queries.Length; kind++)
         {
-            throw new QuantException(ErrorKind.Unsupported, "dynamic rope scaling is evaluated up to the trained length only")
-            {
-                Rule = ModelRules.RopeScaling, Found = $"{positionCount} positions", Expected = $"at most {_longest}",
-            };
+            int ofKind = kind;
+            queries[kind] = queries.Length == 1 ? keys : Rows(token => Positions.QueryPosition(ofKind, token));
         }
 
-        Rows rows = _rows;
-        if (rows.PositionCount >= positionCount) return rows;
-        lock (_lock)
+        return _last = new RopeAngles(firstToken, tokenCount, length, _half, keys, queries);
+
+        RopeRows Rows(Func<int, int> positionOf)
         {
-            if (_rows.PositionCount < positionCount) _rows = Extend(_rows, Math.Max(positionCount, Math.Min(2 * _rows.PositionCount, _longest ?? int.MaxValue)));
-            return _rows;
+            float[] cosines = new float[checked(tokenCount * _half)];
+            float[] sines = new float[cosines.Length];
+            for (int row = 0; row < tokenCount; row++)
+            {
+                double position = positionOf(firstToken + row);
+                for (int i = 0; i < _half; i++)
+                {
+                    (double sine, double cosine) = Math.SinCos(position * frequencies[i]);
+                    cosines[(row * _half) + i] = (float)(cosine * _attentionFactor);
+                    sines[(row * _half) + i] = (float)(sine * _attentionFactor);
+                }
+            }
+
+            return new RopeRows(cosines, sines);
         }
     }
 
-    private Rows Extend(Rows old, int positionCount)
+    private double[] PlainFrequencies(double theta)
     {
-        int half = _frequencies.Length;
-        float[] cosines = new float[checked(positionCount * half)];
-        float[] sines = new float[cosines.Length];
-        old.Cosines.CopyTo(cosines, 0);
-        old.Sines.CopyTo(sines, 0);
-        for (int position = old.PositionCount; position < positionCount; position++)
-        {
-            for (int i = 0; i < half; i++)
-            {
-                (double sine, double cosine) = Math.SinCos(position * _frequencies[i]);
-                cosines[(position * half) + i] = (float)(cosine * _attentionFactor);
-                sines[(position * half) + i] = (float)(sine * _attentionFactor);
-            }
-        }
-
-        return new Rows(positionCount, cosines, sines);
+        double[] frequencies = new double[_half];
+        for (int i = 0; i < _half; i++) frequencies[i] = Math.Pow(theta, -(double)i / _half);
+        return frequencies;
     }
 
     private static void ScaleYarn(double[] frequencies, RopeScaling scaling, int original, int headDim, double theta)
@@ -96,6 +108,17 @@ internal sealed class RopeTable
         // The dimension whose wave turns that many times over the trained length.
         double Dimension(double rotations) => headDim * Math.Log(original / (2 * Math.PI * rotations)) / (2 * Math.Log(theta));
     }
+}
 
-    public sealed record Rows(int PositionCount, float[] Cosines, float[] Sines);
+/// <summary>Half a head's width of cosines and sines for each of a run of tokens.</summary>
+internal sealed record RopeRows(float[] Cosines, float[] Sines);
+
+/// <summary>The angles of a run of tokens: as keys, and as queries of each kind of <see cref="PositionScheme"/>.</summary>
+internal sealed record RopeAngles(int FirstToken, int TokenCount, int TextLength, int Half, RopeRows Keys, RopeRows[] Queries)
+{
+    public bool Covers(int firstToken, int tokenCount, int textLength) =>
+        textLength == TextLength && firstToken >= FirstToken && (long)firstToken + tokenCount <= (long)FirstToken + TokenCount;
+
+    /// <summary>Where a token's angles begin in each array.</summary>
+    public int Offset(int token) => (token - FirstToken) * Half;
 }

@@ -18,6 +18,17 @@ internal static unsafe class RowKernels
         return ExpAndSum<Lanes1>(row, count, maximum);
     }
 
+    /// <summary>The greatest of at least one value that is not NaN.</summary>
+    public static float Max(float* row, int count) => Max(row, count, Simd.Level);
+
+    public static float Max(float* row, int count, SimdLevel level)
+    {
+        if (level >= SimdLevel.Avx512) return Max<Lanes512>(row, count);
+        if (level >= SimdLevel.Avx2) return Max<Lanes256>(row, count);
+        if (level >= SimdLevel.Vector128) return Max<Lanes128>(row, count);
+        return Max<Lanes1>(row, count);
+    }
+
     /// <summary><c>gate / (1 + exp(-gate)) up</c>.</summary>
     public static void SiluMultiply(float* gate, float* up, float* result, int count) => SiluMultiply(gate, up, result, count, Simd.Level);
 
@@ -68,6 +79,33 @@ internal static unsafe class RowKernels
         }
 
         return sum;
+    }
+
+    private static float Max<T>(float* row, int count) where T : unmanaged, ILanes<T>
+    {
+        float greatest = float.NegativeInfinity;
+        int i = 0;
+        if (count >= 4 * T.Width)
+        {
+            // Four chains, as one waits for its own last step.
+            T a = T.Load(in row[0]), b = T.Load(in row[T.Width]), c = T.Load(in row[2 * T.Width]), d = T.Load(in row[3 * T.Width]);
+            for (i = 4 * T.Width; i + (4 * T.Width) <= count; i += 4 * T.Width)
+            {
+                a = T.Max(a, T.Load(in row[i]));
+                b = T.Max(b, T.Load(in row[i + T.Width]));
+                c = T.Max(c, T.Load(in row[i + (2 * T.Width)]));
+                d = T.Max(d, T.Load(in row[i + (3 * T.Width)]));
+            }
+
+            greatest = T.MaxAcross(T.Max(T.Max(a, b), T.Max(c, d)));
+        }
+
+        for (; i < count; i++)
+        {
+            if (row[i] > greatest) greatest = row[i];
+        }
+
+        return greatest;
     }
 
     private static void SiluMultiply<T>(float* gate, float* up, float* result, int count) where T : unmanaged, ILanes<T>

@@ -9,6 +9,7 @@ public enum BenchmarkGroup
     Memory,
     Disk,
     Codecs,
+    Attention,
     Forward,
 }
 
@@ -37,4 +38,7 @@ public sealed record BenchmarkOptions
 
     /// <summary>Bytes of each of the two buffers of the memory copy: more than last-level caches hold.</summary>
     public long MemoryBytes { get; init; } = 256 << 20;
+
+    /// <summary>Tokens of the longest text whose attention is measured, of 512, 2048, 8192 and 32768; the last takes ten seconds.</summary>
+    public int LongestText { get; init; } = 8192;
 }

@@ -32,6 +32,7 @@ public static class MachineBenchmark
         BenchmarkGroup.Memory => [Ceilings.MemoryCopy(options, context)],
         BenchmarkGroup.Disk => [Ceilings.DiskWrite(options, context)],
         BenchmarkGroup.Codecs => CodecSpeeds.Run(options, context),
+        BenchmarkGroup.Attention => AttentionSpeed.Run(options, context),
         BenchmarkGroup.Forward => [ForwardSpeed.Run(options, context)],
         _ => throw new ArgumentOutOfRangeException(nameof(group)),
     };

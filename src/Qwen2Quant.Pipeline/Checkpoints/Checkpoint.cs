@@ -34,7 +34,7 @@ public sealed class Checkpoint : IDisposable
 
     public ModelLocation Location { get; }
 
-    public Qwen2Config Config { get; }
+    public Qwen2Config Config { get; private set; }
 
     /// <summary>Tensors as the container has them.</summary>
     public ITensorSource Raw { get; }
@@ -69,6 +69,10 @@ public sealed class Checkpoint : IDisposable
         IFileLayer files = location.Kind == ModelKind.BuiltIn ? BuiltInModels.Instance : context.Files;
         return location.Kind == ModelKind.Gguf ? OpenGguf(location, files, context) : OpenFolder(location, files, context);
     }
+
+    /// <summary>Runs the model with dual chunk attention, whatever its configuration says of it.</summary>
+    /// <exception cref="QuantException">HF-70: the configuration does not go with it.</exception>
+    public void AttendIn(DualChunkAttention chunks) => Config = (Config with { DualChunkAttention = chunks }).Validated(Location.Path);
 
     /// <summary>A companion file's bytes, or null when the model has none of that name.</summary>
     public byte[]? ReadCompanion(string name, RunContext context)

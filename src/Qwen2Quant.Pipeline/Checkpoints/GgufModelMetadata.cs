@@ -107,7 +107,13 @@ internal static class GgufModelMetadata
         if (scaling.Type != RopeScalingType.Yarn) return;
         int original = scaling.OriginalMaxPositionEmbeddings ?? config.MaxPositionEmbeddings;
         metadata.Set(prefix + "rope.scaling.original_context_length", GgufValue.Scalar((uint)original));
-        if (scaling.AttentionFactor is { } factor) metadata.Set(prefix + "rope.scaling.yarn_attn_factor", GgufValue.Scalar((float)factor));
+        if (scaling.AttentionFactor is { } factor)
+        {
+            // The converter's key holds the factor; llama.cpp reads the other one, as what its own 0.1 ln(factor) + 1 is multiplied by.
+            metadata.Set(prefix + "rope.scaling.yarn_attn_factor", GgufValue.Scalar((float)factor));
+            metadata.Set(prefix + "rope.scaling.attn_factor", GgufValue.Scalar((float)(factor / scaling.DefaultAttentionFactor)));
+        }
+
         RopeScaling defaults = new(scaling.Type, scaling.Factor);
         if (scaling.BetaFast != defaults.BetaFast) metadata.Set(prefix + "rope.scaling.yarn_beta_fast", GgufValue.Scalar((float)scaling.BetaFast));
         if (scaling.BetaSlow != defaults.BetaSlow) metadata.Set(prefix + "rope.scaling.yarn_beta_slow", GgufValue.Scalar((float)scaling.BetaSlow));
@@ -134,6 +140,11 @@ internal static class GgufModelMetadata
             OriginalMaxPositionEmbeddings = reader.Optional("rope.scaling.original_context_length"),
             AttentionFactor = reader.OptionalFloat("rope.scaling.yarn_attn_factor"),
         };
+        if (scaling.AttentionFactor is null && type == RopeScalingType.Yarn && reader.OptionalFloat("rope.scaling.attn_factor") is { } relative)
+        {
+            scaling = scaling with { AttentionFactor = relative * scaling.DefaultAttentionFactor };
+        }
+
         if (reader.OptionalFloat("rope.scaling.yarn_beta_fast") is { } fast) scaling = scaling with { BetaFast = fast };
         if (reader.OptionalFloat("rope.scaling.yarn_beta_slow") is { } slow) scaling = scaling with { BetaSlow = slow };
         return scaling;

@@ -35,6 +35,7 @@ public static class GgufPlanner
         }
 
         RequireNoRequantizing(items, source);
+        PlanningNotes.AddLost(events, source);
         GgufMetadata metadata = type is null && source.Gguf is { } gguf ? gguf.Metadata.Clone() : Metadata(source, PlainFileTypes.GetValueOrDefault(matrices.Name), context);
         return Finish(items, metadata, 1, target, events);
     }
@@ -58,6 +59,7 @@ public static class GgufPlanner
 
         if (!options.AllowRequantize) RequireNoRequantizing(items, source);
         PlanningNotes.Add(events, items, recipe, options, model);
+        PlanningNotes.AddLost(events, source);
         int partCount = options.KeepSplit && source.Gguf is { } gguf ? gguf.Parts.Count : 1;
         if (options.KeepSplit && partCount == 1) events.Add(new QuantEvent("not-split", "--keep-split has no effect: the source is not a split GGUF file"));
         GgufMetadata metadata = Metadata(source, FileType(source, recipe), context);

@@ -1,6 +1,8 @@
 using System.Globalization;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Recipes;
 
 namespace Qwen2Quant.Pipeline.Planning;
@@ -39,6 +41,17 @@ internal static class PlanningNotes
             long own = items.Sum(item => item.Target.Tensor.ByteLength);
             events.Add(new QuantEvent("small-saving", string.Create(CultureInfo.InvariantCulture, $"{recipe.Name} saves little on this model, whose rows suit few types: {own / 1e6:0.0} MB; {better.Name}, with more bits for most tensors, is {bytes / 1e6:0.0} MB")));
         }
+    }
+
+    /// <summary>What a folder's configuration says of attention and GGUF has no keys for: the file's readers compute otherwise on long texts.</summary>
+    public static void AddLost(List<QuantEvent> events, Checkpoint source)
+    {
+        if (source.Gguf is not null) return;
+        if (source.Config.UseSlidingWindow) Add("sliding windows", $"over {source.Config.SlidingWindow} tokens");
+        if (source.Config.RopeScaling is { Type: RopeScalingType.Dynamic }) Add("dynamic rope scaling", $"over {source.Config.MaxPositionEmbeddings} tokens");
+        if (source.Config.DualChunkAttention is { } chunks) Add("dual chunk attention", $"over {chunks.Stride} tokens");
+
+        void Add(string what, string where) => events.Add(new QuantEvent("not-in-gguf", $"the configuration has {what}, which GGUF cannot say: readers of the file attend to texts {where} without"));
     }
 
     /// <summary>Of the presets with more bits, the one with the most whose tensors take hardly more bytes, or null.</summary>

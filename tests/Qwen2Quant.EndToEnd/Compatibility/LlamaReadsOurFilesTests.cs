@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.Json.Nodes;
 using Qwen2Quant.EndToEnd.LlamaCpp;
 using Qwen2Quant.EndToEnd.Support;
 using Qwen2Quant.Model.Tokenization;
@@ -42,6 +43,30 @@ public sealed class LlamaReadsOurFilesTests(ITestOutputHelper print) : IDisposab
         double difference = (ours / theirs.Value) - 1;
         print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{type}: perplexity {ours:F5} here, {theirs.Value:F5} in llama.cpp, difference {100 * difference:F5} % over {theirs.ScoredTokens} tokens"));
         Assert.InRange(difference, -tolerance, tolerance);
+    }
+
+    [LlamaTheory]
+    [InlineData("\"type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 64")]
+    [InlineData("\"type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 64, \"attention_factor\": 0.9, \"beta_fast\": 8")]
+    [InlineData("\"type\": \"linear\", \"factor\": 1.5")]
+    public void ScaledPositionsAgree(string scaling)
+    {
+        string folder = _folder.File("scaled"), path = _folder.File("scaled.gguf");
+        CliCommand.Succeed("convert", Models.Tiny, "--to", "safetensors", "--out", folder);
+        string config = Path.Combine(folder, "config.json");
+        JsonNode json = JsonNode.Parse(File.ReadAllText(config))!;
+        json["rope_scaling"] = JsonNode.Parse($"{{{scaling}}}");
+        File.WriteAllText(config, json.ToJsonString());
+        CliCommand.Succeed("convert", folder, "--to", "gguf", "--type", "f32", "--out", path);
+
+        using LlamaModel llama = LlamaModel.Load(path);
+        LlamaPerplexity theirs = llama.Perplexity(Texts.HeldOut, Chunks);
+        foreach (string model in new[] { folder, path })
+        {
+            double ours = CliCommand.Succeed("perplexity", model, "--data", Texts.HeldOutPath, "--chunks", $"{Chunks}", "--json").Json().GetProperty("perplexity").GetDouble();
+            print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{scaling}: perplexity {ours:F5} here, {theirs.Value:F5} in llama.cpp"));
+            Assert.InRange(ours / theirs.Value, 0.999, 1.001);
+        }
     }
 
     [LlamaFact]

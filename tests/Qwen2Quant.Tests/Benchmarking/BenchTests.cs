@@ -12,7 +12,7 @@ namespace Qwen2Quant.Tests.Benchmarking;
 
 public class BenchTests
 {
-    private static readonly BenchmarkOptions Quick = new() { Budget = TimeSpan.FromTicks(1), DiskBytes = 3_000_001, MemoryBytes = 3_000_001 };
+    private static readonly BenchmarkOptions Quick = new() { Budget = TimeSpan.FromTicks(1), DiskBytes = 3_000_001, MemoryBytes = 3_000_001, LongestText = 512 };
 
     [Theory]
     [InlineData(SimdLevel.Scalar, "scalar", "scalar 4x32")]
@@ -61,6 +61,7 @@ public class BenchTests
     [InlineData(BenchmarkGroup.Matmul)]
     [InlineData(BenchmarkGroup.Memory)]
     [InlineData(BenchmarkGroup.Disk)]
+    [InlineData(BenchmarkGroup.Attention)]
     [InlineData(BenchmarkGroup.Forward)]
     public void Ceilings_are_measured_and_leave_nothing_behind(BenchmarkGroup group)
     {

@@ -28,7 +28,25 @@ public class ForwardTests
         ["wide heads"] = Dense with { HiddenSize = 80, NumAttentionHeads = 2, NumKeyValueHeads = 1, HeadDim = 40 },
         ["head width of its own"] = Dense with { HeadDim = 10 },
         ["window"] = Dense with { UseSlidingWindow = true, SlidingWindow = 5, MaxWindowLayers = 1 },
+        ["half a billion"] = Dense with { HiddenSize = 56, NumAttentionHeads = 14, NumKeyValueHeads = 2, HeadDim = 64, TieWordEmbeddings = true },
+        ["one and a half billion"] = Dense with { HiddenSize = 40, NumAttentionHeads = 12, NumKeyValueHeads = 2, HeadDim = 128, TieWordEmbeddings = true, NumHiddenLayers = 1 },
+        ["seven billion"] = Dense with { HiddenSize = 40, NumAttentionHeads = 28, NumKeyValueHeads = 4, HeadDim = 128, NumHiddenLayers = 1 },
+        ["seventy-two billion"] = Dense with { HiddenSize = 40, NumAttentionHeads = 64, NumKeyValueHeads = 8, HeadDim = 128, NumHiddenLayers = 1 },
+        ["window by layer types"] = Dense with { UseSlidingWindow = true, SlidingWindow = 7, MaxWindowLayers = 2, LayerTypes = ["sliding_attention", "full_attention"] },
+        ["window not in use"] = Dense with { SlidingWindow = 5, MaxWindowLayers = 0 },
+        ["linear"] = Dense with { RopeScaling = new RopeScaling(RopeScalingType.Linear, 3) },
+        ["yarn"] = Dense with { HeadDim = 16, RopeScaling = new RopeScaling(RopeScalingType.Yarn, 4) { OriginalMaxPositionEmbeddings = 64, BetaFast = 8 } },
+        ["yarn, factor given"] = Dense with { HeadDim = 16, MaxPositionEmbeddings = 256, RopeScaling = new RopeScaling(RopeScalingType.Yarn, 2) { AttentionFactor = 0.9 } },
+        ["dual chunks"] = Dense with { DualChunkAttention = new DualChunkAttention(10, 3) },
+        ["dual chunks without local tokens"] = Dense with { DualChunkAttention = new DualChunkAttention(5, 0), HeadDim = 10 },
+        ["dual chunks, mostly local"] = Dense with { DualChunkAttention = new DualChunkAttention(10, 8) },
+        ["dual chunks and temperature"] = Dense with { DualChunkAttention = new DualChunkAttention(12, 4) { OriginalMaxPositionEmbeddings = 12 } },
+        ["dual chunks and yarn"] = Dense with { DualChunkAttention = new DualChunkAttention(12, 4), RopeScaling = new RopeScaling(RopeScalingType.Yarn, 4) { OriginalMaxPositionEmbeddings = 64 }, HeadDim = 16 },
+        ["dual chunks and window"] = Dense with { DualChunkAttention = new DualChunkAttention(8, 2), UseSlidingWindow = true, SlidingWindow = 15, MaxWindowLayers = 1 },
+        ["dual chunks beyond a tile"] = Dense with { DualChunkAttention = new DualChunkAttention(150, 20), NumHiddenLayers = 1 },
         ["experts"] = Mixed,
+        ["experts in windows"] = Mixed with { UseSlidingWindow = true, SlidingWindow = 6, MaxWindowLayers = 3 },
+        ["experts, dense layers between"] = Mixed with { DecoderSparseStep = 1, MlpOnlyLayers = [1], TieWordEmbeddings = true },
         ["experts normalized"] = Mixed with { NormTopkProb = true, DecoderSparseStep = 1, QkvBias = false },
     };
 
@@ -40,8 +58,7 @@ public class ForwardTests
         MemorySource source = MemorySource.Random(config, 1);
         int[] tokens = Tokens(config, 29);
         float[] logits = Run(Qwen2Model.Load(config, source, new ForwardOptions { Threads = 2 }), tokens, [tokens.Length]);
-        double[][] expected = new ReferenceForward(config, source).Logits(tokens);
-        for (int i = 0; i < logits.Length; i++) Assert.Equal(expected[i / config.VocabSize][i % config.VocabSize], logits[i], 1e-4);
+        AssertLogits(new ReferenceForward(config, source).Logits(tokens), logits);
     }
 
     [Theory]
@@ -125,16 +142,66 @@ public class ForwardTests
         Assert.Equal(ErrorKind.Resource, Assert.Throws<QuantException>(() => model.Forward(new int[9], model.NewCache(8), hidden)).Kind);
     }
 
-    [Fact]
-    public void DynamicScalingIsPlainUpToTheTrainedLengthAndRefusedBeyond()
+    [Theory]
+    [InlineData(16)]
+    [InlineData(29)]
+    public void DynamicScalingFollowsTheLengthOfTheCall(int count)
     {
         Qwen2Config config = Dense with { RopeScaling = new RopeScaling(RopeScalingType.Dynamic, 4), MaxPositionEmbeddings = 16 };
         MemorySource source = MemorySource.Random(config, 7);
-        int[] tokens = Tokens(config, 16);
-        ForwardOptions options = new() { Threads = 1 };
-        Assert.Equal(Run(Qwen2Model.Load(Dense, source, options), tokens, [16]), Run(Qwen2Model.Load(config, source, options), tokens, [16]));
-        QuantException error = Assert.Throws<QuantException>(() => Run(Qwen2Model.Load(config, source, options), Tokens(config, 17), [17]));
-        Assert.Equal(ModelRules.RopeScaling, error.Rule);
+        int[] tokens = Tokens(config, count);
+        // Batches within a call do not change what the call's length decides, nor does a longer text before it.
+        Qwen2Model model = Qwen2Model.Load(config, source, new ForwardOptions { Threads = 2, BatchTokens = 5 });
+        Run(model, Tokens(config, 40), [40]);
+        float[] logits = Run(model, tokens, [count]);
+        AssertLogits(new ReferenceForward(config, source).Logits(tokens), logits);
+        if (count <= 16) Assert.Equal(Run(Qwen2Model.Load(Dense, source, new ForwardOptions { Threads = 1 }), tokens, [count]), logits);
+    }
+
+    [Fact]
+    public void DualChunksThatHoldTheTextChangeNoBit()
+    {
+        MemorySource source = MemorySource.Random(Dense, 8);
+        int[] tokens = Tokens(Dense, 300);
+        Qwen2Config chunked = Dense with { DualChunkAttention = new DualChunkAttention(310, 10) { OriginalMaxPositionEmbeddings = 300 } };
+        ForwardOptions options = new() { Threads = 2 };
+        float[] plain = Run(Qwen2Model.Load(Dense, source, options), tokens, [300]);
+        Assert.Equal(plain, Run(Qwen2Model.Load(chunked, source, options), tokens, [300]));
+
+        Qwen2Config smaller = chunked with { DualChunkAttention = new DualChunkAttention(309, 10) };
+        float[] cut = Run(Qwen2Model.Load(smaller, source, options), tokens, [300]);
+        Assert.Equal(plain.AsSpan(0, 299 * Dense.VocabSize).ToArray(), cut.AsSpan(0, 299 * Dense.VocabSize).ToArray());
+        Assert.NotEqual(plain, cut);
+    }
+
+    [Theory]
+    [InlineData("plain")]
+    [InlineData("yarn")]
+    [InlineData("dual chunks")]
+    public void LatePositionsEqualTheReference(string kind)
+    {
+        const int Count = 41_000, Last = 3;
+        Qwen2Config config = new()
+        {
+            VocabSize = 31, HiddenSize = 8, IntermediateSize = 8, NumHiddenLayers = 1, NumAttentionHeads = 2, NumKeyValueHeads = 1, HeadDim = 8, RopeTheta = 1e6,
+            RopeScaling = kind == "yarn" ? new RopeScaling(RopeScalingType.Yarn, 4) { OriginalMaxPositionEmbeddings = 32768 } : null,
+            DualChunkAttention = kind == "dual chunks" ? new DualChunkAttention(16384, 1000) : null,
+        };
+        MemorySource source = MemorySource.Random(config, 9);
+        int[] tokens = Tokens(config, Count);
+        Qwen2Model model = Qwen2Model.Load(config, source, new ForwardOptions());
+        float[] hidden = new float[Count * config.HiddenSize];
+        model.Forward(tokens, model.NewCache(Count), hidden);
+        float[] logits = new float[Last * config.VocabSize];
+        model.Logits(hidden.AsSpan((Count - Last) * config.HiddenSize), Last, logits);
+        AssertLogits(new ReferenceForward(config, source) { FirstQuery = Count - Last }.Logits(tokens)[^Last..], logits);
+    }
+
+    private static void AssertLogits(double[][] expected, float[] logits)
+    {
+        int width = expected[0].Length;
+        Assert.Equal(expected.Length * width, logits.Length);
+        for (int i = 0; i < logits.Length; i++) Assert.Equal(expected[i / width][i % width], logits[i], 1e-4);
     }
 
     internal static int[] Tokens(Qwen2Config config, int count)

@@ -39,6 +39,30 @@ public unsafe class MatrixProductTests
         Assert.Equal(expected.AsSpan((Rows - 1) * Columns).ToArray(), last);
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void FewRowsHaveTheSameBits(bool accumulate)
+    {
+        foreach (int rows in new[] { 1, 2, 3, 4, 7, 8, 9 })
+        {
+            foreach ((int columns, int depth) in new[] { (32, 64), (33, 7), (256, 128), (90, 300), (5, 1), (64, 0) })
+            {
+                float[] a = Values(rows * (depth + 3), rows), start = Values(rows * (columns + 5), depth);
+                MatrixProductPanels b = Pack(Values(columns * depth, columns), columns, depth);
+                float[] expected = [.. start], found = [.. start];
+                fixed (float* left = a, one = expected, other = found)
+                {
+                    MatrixProduct.MultiplyPanels(left, depth + 3, rows, depth, b.Pointer, b.PanelStride, columns, one, columns + 5, accumulate);
+                    MatrixProductFewRows.MultiplyPanels(left, depth + 3, rows, depth, b.Pointer, b.PanelStride, columns, other, columns + 5, accumulate);
+                }
+
+                Assert.Equal(expected, found);
+                GC.KeepAlive(b);
+            }
+        }
+    }
+
     [Fact]
     public void PanelsGiveBackTheirChannelsAndTakeOthers()
     {

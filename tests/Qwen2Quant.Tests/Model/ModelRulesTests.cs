@@ -58,6 +58,11 @@ public class ModelRulesTests
         Json(ModelRules.Values, false, "model type of the other class", $"{{{Base.Replace("\"qwen2\"", "\"qwen2_moe\"")}}}"),
         Json(ModelRules.Values, false, "shrinking scale", $"{{{Base}, \"rope_scaling\": {{\"type\": \"linear\", \"factor\": 0.5}}}}"),
 
+        Json(ModelRules.Values, true, "dual chunks", $"{{{Base}, \"dual_chunk_attention_config\": {{\"chunk_size\": 64, \"local_size\": 0}}}}"),
+        Json(ModelRules.Values, false, "dual chunks without a size", $"{{{Base}, \"dual_chunk_attention_config\": {{\"local_size\": 8}}}}"),
+        Json(ModelRules.Values, false, "dual chunks of local tokens only", $"{{{Base}, \"dual_chunk_attention_config\": {{\"chunk_size\": 8, \"local_size\": 8}}}}"),
+        Json(ModelRules.Values, false, "dual chunks with a negative local size", $"{{{Base}, \"dual_chunk_attention_config\": {{\"chunk_size\": 8, \"local_size\": -1}}}}"),
+        Json(ModelRules.Values, false, "dual chunks and dynamic scaling", $"{{{Base}, \"rope_scaling\": {{\"type\": \"dynamic\", \"factor\": 2}}, \"dual_chunk_attention_config\": {{\"chunk_size\": 8, \"local_size\": 1}}}}"),
         Json(ModelRules.RopeScaling, true, "default", $"{{{Base}, \"rope_scaling\": {{\"rope_type\": \"default\"}}}}"),
         Json(ModelRules.RopeScaling, true, "yarn with all its keys", $"{{{Base}, \"rope_scaling\": {{\"type\": \"yarn\", \"rope_type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 32, \"attention_factor\": 1, \"beta_fast\": 32, \"beta_slow\": 1, \"truncate\": false, \"rope_theta\": 10000}}}}"),
         Json(ModelRules.RopeScaling, false, "longrope", $"{{{Base}, \"rope_scaling\": {{\"rope_type\": \"longrope\", \"factor\": 4}}}}"),

@@ -3,9 +3,14 @@ using Qwen2Quant.Model;
 
 namespace Qwen2Quant.Tests.Model;
 
-/// <summary>The forward pass straight from its formulas: double precision, one token after another, no cache.</summary>
+/// <summary>
+/// The forward pass straight from its formulas: double precision, one token after another, no cache, positions remapped pair by pair.
+/// </summary>
 internal sealed class ReferenceForward(Qwen2Config config, ITensorSource source)
 {
+    /// <summary>Tokens before it are keys and values only: for the last logits of a long text through one layer.</summary>
+    public int FirstQuery { get; init; }
+
     private readonly Dictionary<string, double[]> _weights = source.Tensors.ToDictionary(
         entry => entry.Name, entry => Array.ConvertAll(source.ReadAll(entry), value => (double)value));
 
@@ -22,7 +27,7 @@ internal sealed class ReferenceForward(Qwen2Config config, ITensorSource source)
             string p = $"model.layers.{layer}.";
             double[][] normalized = [.. x.Select(row => Norm(row, p + "input_layernorm.weight"))];
             double[][] attended = Attend(p + "self_attn.", normalized, config.WindowOf(layer) ?? int.MaxValue);
-            for (int t = 0; t < x.Length; t++)
+            for (int t = FirstQuery; t < x.Length; t++)
             {
                 double[] a = Add(x[t], Linear(p + "self_attn.o_proj", attended[t]));
                 double[] n = Norm(a, p + "post_attention_layernorm.weight");
@@ -31,46 +36,82 @@ internal sealed class ReferenceForward(Qwen2Config config, ITensorSource source)
         }
 
         string output = config.TieWordEmbeddings ? "model.embed_tokens" : "lm_head";
-        return [.. x.Select(row => Linear(output, Norm(row, "model.norm.weight")))];
+        return [.. x.Select((row, t) => t < FirstQuery ? [] : Linear(output, Norm(row, "model.norm.weight")))];
     }
 
     private double[][] Attend(string p, double[][] x, int window)
     {
         int d = config.HeadDim, group = config.NumAttentionHeads / config.NumKeyValueHeads;
-        double[][] q = [.. x.Select((row, t) => Rotate(Linear(p + "q_proj", row), t))];
-        double[][] k = [.. x.Select((row, t) => Rotate(Linear(p + "k_proj", row), t))];
+        double[] frequencies = Frequencies(x.Length, out double attention);
+        double[][] q = [.. x.Select((row, t) => t < FirstQuery ? [] : Linear(p + "q_proj", row))];
+        double[][] k = [.. x.Select(row => Linear(p + "k_proj", row))];
         double[][] v = [.. x.Select(row => Linear(p + "v_proj", row))];
         double[][] result = [.. x.Select(_ => new double[config.QueryWidth])];
-        for (int t = 0; t < x.Length; t++)
+        for (int t = FirstQuery; t < x.Length; t++)
         {
             for (int head = 0; head < config.NumAttentionHeads; head++)
             {
                 int keyHead = head / group, first = Math.Max(0, t - (long)window + 1 > 0 ? t - window + 1 : 0);
-                double[] s = [.. Enumerable.Range(first, t - first + 1).Select(u => Enumerable.Range(0, d).Sum(i => q[t][(head * d) + i] * k[u][(keyHead * d) + i]) / Math.Sqrt(d))];
+                double[] s = [.. Enumerable.Range(first, t - first + 1).Select(u => Score(t, u, q[t].AsSpan(head * d, d), k[u].AsSpan(keyHead * d, d)) / Math.Sqrt(d))];
                 double[] w = Softmax(s);
                 for (int i = 0; i < d; i++) result[t][(head * d) + i] = w.Select((weight, u) => weight * v[first + u][(keyHead * d) + i]).Sum();
             }
         }
 
         return result;
+
+        // (R(m) q)^T (R(n) k) = sum over pairs of Re(q conj(k) e^(i (m - n) f)): only the distance counts.
+        double Score(int query, int key, ReadOnlySpan<double> a, ReadOnlySpan<double> b)
+        {
+            double distance = Distance(query, key), sum = 0;
+            for (int i = 0; i < d / 2; i++)
+            {
+                (double sine, double cosine) = Math.SinCos(distance * frequencies[i]);
+                sum += (((a[i] * b[i]) + (a[i + (d / 2)] * b[i + (d / 2)])) * cosine) + (((a[i] * b[i + (d / 2)]) - (a[i + (d / 2)] * b[i])) * sine);
+            }
+
+            return sum * attention * attention * Temperature(query + 1);
+        }
     }
 
-    private double[] Rotate(double[] heads, int position)
+    // Between positions as dual chunk attention maps them, in its three cases.
+    private double Distance(int query, int key)
     {
-        int d = config.HeadDim, half = d / 2;
-        double[] result = new double[heads.Length];
-        for (int start = 0; start < heads.Length; start += d)
+        if (config.DualChunkAttention is not { } chunks) return query - key;
+        int s = chunks.ChunkSize - chunks.LocalSize;
+        int queryChunk = query / s, keyChunk = key / s, keyPlace = key - (keyChunk * s), queryPlace = query - (queryChunk * s);
+        if (queryChunk == keyChunk) return query - key;
+        return queryChunk == keyChunk + 1 ? Math.Min(queryPlace + s, chunks.ChunkSize) - keyPlace : Math.Min((2 * s) - 1, chunks.ChunkSize) - keyPlace;
+    }
+
+    private double Temperature(int length) => config.DualChunkAttention?.OriginalMaxPositionEmbeddings is { } original
+        ? Math.Pow(Math.Max(1, 1 + (0.1 * Math.Log((double)length / original))), 2)
+        : 1;
+
+    // By the formulas of Transformers' modeling_rope_utils for each type; the attention factor is on queries and on keys.
+    private double[] Frequencies(int length, out double attention)
+    {
+        int d = config.HeadDim;
+        double theta = config.RopeTheta;
+        attention = 1;
+        if (config.RopeScaling is not { } scaling) return Plain(theta);
+        double factor = scaling.Factor;
+        switch (scaling.Type)
         {
-            for (int i = 0; i < half; i++)
-            {
-                (double sine, double cosine) = Math.SinCos(position * Math.Pow(config.RopeTheta, -2.0 * i / d));
-                (double a, double b) = (heads[start + i], heads[start + i + half]);
-                result[start + i] = (a * cosine) - (b * sine);
-                result[start + i + half] = (b * cosine) + (a * sine);
-            }
+            case RopeScalingType.Linear: return Array.ConvertAll(Plain(theta), f => f / factor);
+            case RopeScalingType.Dynamic:
+                double seen = Math.Max(length, config.MaxPositionEmbeddings);
+                return Plain(theta * Math.Pow((factor * seen / config.MaxPositionEmbeddings) - (factor - 1), d / (d - 2.0)));
+            default:
+                attention = scaling.AttentionFactor ?? (1 + (0.1 * Math.Log(factor)));
+                double original = scaling.OriginalMaxPositionEmbeddings ?? config.MaxPositionEmbeddings;
+                double low = Math.Max(Math.Floor(Turns(scaling.BetaFast)), 0), high = Math.Min(Math.Ceiling(Turns(scaling.BetaSlow)), d - 1);
+                return [.. Plain(theta).Select((f, i) => (1 - Math.Clamp((i - low) / (high - low), 0, 1)) is var kept ? (f / factor * (1 - kept)) + (f * kept) : 0)];
+
+                double Turns(double rotations) => d * Math.Log(original / (rotations * 2 * Math.PI)) / (2 * Math.Log(theta));
         }
 
-        return result;
+        double[] Plain(double theta) => [.. Enumerable.Range(0, d / 2).Select(i => 1 / Math.Pow(theta, 2.0 * i / d))];
     }
 
     private double[] Mlp(string p, double[] x)

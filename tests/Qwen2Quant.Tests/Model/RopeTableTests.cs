@@ -28,22 +28,61 @@ public class RopeTableTests
     public void YarnScalesCosines(double? factor, double expected)
     {
         RopeTable table = new(Config with { RopeScaling = new RopeScaling(RopeScalingType.Yarn, 4) { AttentionFactor = factor } });
-        Assert.Equal(expected, table.For(1).Cosines[0], 1e-6);
+        Assert.Equal(expected, table.For(0, 1, 1).Keys.Cosines[0], 1e-6);
     }
 
     [Fact]
     public void LinearDividesPositions()
     {
         RopeTable plain = new(Config), linear = new(Config with { RopeScaling = new RopeScaling(RopeScalingType.Linear, 2) });
-        Assert.Equal(plain.For(11).Sines.AsSpan(5 * 64, 64).ToArray(), linear.For(11).Sines.AsSpan(10 * 64, 64).ToArray());
+        Assert.Equal(plain.For(0, 11, 11).Keys.Sines.AsSpan(5 * 64, 64).ToArray(), linear.For(10, 1, 11).Keys.Sines);
     }
 
     [Fact]
-    public void GrowthKeepsRows()
+    public void LatePositionsAreAsExactAsEarlyOnes()
+    {
+        RopeAngles angles = new RopeTable(Config).For(999_990, 20, 1_000_010);
+        for (int token = 999_990; token < 1_000_010; token++) Assert.Equal((float)Math.Cos(token), angles.Keys.Cosines[angles.Offset(token)]);
+    }
+
+    [Fact]
+    public void PartsOfWhatWasAskedForLastAreTheSameRows()
     {
         RopeTable table = new(Config);
-        float[] first = table.For(3).Cosines;
-        Assert.Equal(first.AsSpan(0, 3 * 64).ToArray(), table.For(1000).Cosines.AsSpan(0, 3 * 64).ToArray());
-        Assert.Equal((float)Math.Cos(999), table.For(1000).Cosines[999 * 64]);
+        RopeAngles angles = table.For(100, 50, 150);
+        Assert.Same(angles, table.For(149, 1, 151));
+        RopeAngles next = table.For(150, 1, 151);
+        Assert.NotSame(angles, next);
+        Assert.Equal(angles.Keys.Sines.AsSpan(angles.Offset(140), 64).ToArray(), table.For(140, 1, 151).Keys.Sines);
+    }
+
+    [Theory]
+    [InlineData(4096)]
+    [InlineData(65536)]
+    public void DynamicScalingTakesItsBaseFromTheWholeLength(int length)
+    {
+        RopeTable table = new(Config with { MaxPositionEmbeddings = 32768, RopeScaling = new RopeScaling(RopeScalingType.Dynamic, 2) });
+        double theta = length <= 32768 ? 1e6 : 1e6 * Math.Pow(3, 128.0 / 126);
+        RopeAngles angles = table.For(7, 1, length);
+        for (int i = 0; i < 64; i++) Assert.Equal(Math.Sin(7 * Math.Pow(theta, -i / 64.0)), angles.Keys.Sines[i], 1e-7);
+    }
+
+    // Chunks of 6 tokens, 2 of them local: strides of 4, at most position 6.
+    [Theory]
+    [InlineData(3, new[] { 3, 2, 1, 0 })]
+    [InlineData(5, new[] { 5, 4, 3, 2, 1, 0 })]
+    [InlineData(7, new[] { 6, 5, 4, 3, 3, 2, 1, 0 })]
+    [InlineData(9, new[] { 6, 5, 4, 3, 5, 4, 3, 2, 1, 0 })]
+    public void DualChunksMapDistances(int token, int[] distances)
+    {
+        PositionScheme scheme = new(new DualChunkAttention(6, 2));
+        List<int> found = [];
+        for (int kind = 0; kind < scheme.KindCount; kind++)
+        {
+            (int low, int high) = scheme.Keys(kind, token);
+            for (int key = low; key < high; key++) found.Add(scheme.QueryPosition(kind, token) - scheme.KeyPosition(key));
+        }
+
+        Assert.Equal(distances, found);
     }
 }

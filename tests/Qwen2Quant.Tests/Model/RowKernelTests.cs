@@ -28,6 +28,20 @@ public unsafe class RowKernelTests
 
     [Theory]
     [MemberData(nameof(Levels))]
+    public void MaxIsTheGreatestAtEveryPlace(SimdLevel level)
+    {
+        for (int count = 1; count <= 150; count++)
+        {
+            for (int place = 0; place < count; place++)
+            {
+                float[] row = [.. Enumerable.Range(0, count).Select(i => i == place ? -1.5f : -2 - i)];
+                fixed (float* first = row) Assert.Equal(-1.5f, RowKernels.Max(first, count, level));
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Levels))]
     public void SiluMultipliesAnyLength(SimdLevel level)
     {
         for (int count = 0; count <= 33; count++)
