@@ -24,6 +24,9 @@ public sealed unsafe class Sampler
     // Values converted at a time: their doubles stay in the first-level cache.
     private const int ChunkLength = 1024;
 
+    // Bins of scores, an eighth of the temperature wide, down to where weights are 0: only one of them is looked at token by token.
+    private const int BinsPerTemperature = 8, BinCount = 24 * BinsPerTemperature;
+
     private readonly SamplingOptions _options;
     private readonly SplitMix64 _random;
     private readonly bool[] _hasOccurred;
@@ -31,8 +34,11 @@ public sealed unsafe class Sampler
     private readonly float[] _blockMaxima;
     private readonly float[] _blockOrder;
     private readonly float[] _weights;
+    private readonly double[] _binMasses = new double[BinCount];
     private readonly int[] _candidates;
     private readonly float _inverseTemperature;
+    private readonly float _binScale;
+    private int _candidateCount;
 
     /// <exception cref="QuantException">An option is out of range.</exception>
     public Sampler(SamplingOptions options, int vocabularySize)
@@ -47,6 +53,7 @@ public sealed unsafe class Sampler
         _weights = IsGreedy ? [] : new float[vocabularySize];
         _candidates = IsGreedy ? [] : new int[vocabularySize];
         _inverseTemperature = (float)Math.Min(1 / options.Temperature, float.MaxValue);
+        _binScale = Math.Min(_inverseTemperature * BinsPerTemperature, float.MaxValue);
     }
 
     private bool IsGreedy => _options.Temperature == 0 || _options.TopK == 1;
@@ -82,32 +89,39 @@ public sealed unsafe class Sampler
         float maximum = TensorPrimitives.Max<float>(_blockMaxima);
         if (IsGreedy) return FirstOf(logits, maximum);
 
-        // The nucleus is the shortest run of the most probable tokens that together have at least top-p of the mass.
-        int count;
         double mass;
         if (_options.TopK > 0)
         {
-            count = TakeTopK(logits);
-            mass = Weigh(logits, count, maximum);
+            TakeTopK(logits);
+            mass = WeighCandidates(logits, maximum);
         }
         else
         {
-            count = 0;
             mass = WeighAll(logits, maximum);
         }
 
-        if (_options.TopP < 1)
+        // The nucleus is the shortest run of the most probable tokens that together have at least top-p of the mass.
+        if (_options.TopP < 1) Reach(logits, maximum, Math.Max(Math.Ceiling(_options.TopP * mass), 1), out mass);
+        // The first token at which the running sum of weights exceeds draw times their sum.
+        return Reach(logits, maximum, Math.Min(Math.Floor(draw * mass), mass - 1) + 1, out _);
+    }
+
+    /// <summary>The token at which, from the most probable one on, the running sum of weights reaches <paramref name="need"/>.</summary>
+    /// <param name="need">Above 0 and at most the sum of all weights.</param>
+    /// <param name="sum">The running sum with that token.</param>
+    private int Reach(ReadOnlySpan<float> scores, float maximum, double need, out double sum)
+    {
+        double above = 0;
+        if (_options.TopK == 0)
         {
-            double need = Math.Max(Math.Ceiling(_options.TopP * mass), 1);
-            if (_options.TopK == 0) count = TakeMass(logits, maximum, need);
-            count = Cut(logits, count, need) + 1;
-            mass = Mass(count);
+            int bin = 0;
+            for (; above + _binMasses[bin] < need; bin++) above += _binMasses[bin];
+            TakeBin(scores, maximum, bin);
         }
 
-        // The first token at which the running sum of weights exceeds draw times their sum.
-        double target = Math.Min(Math.Floor(draw * mass), mass - 1) + 1;
-        if (count == 0) count = TakeMass(logits, maximum, target);
-        return _candidates[Cut(logits, count, target)];
+        int token = _candidates[Cut(scores, need - above, out double before)];
+        sum = above + before + _weights[token];
+        return token;
     }
 
     private void Penalize(Span<float> logits)
@@ -124,8 +138,8 @@ public sealed unsafe class Sampler
         return token;
     }
 
-    /// <summary>Makes the candidates the top-k tokens, in no order; returns their number.</summary>
-    private int TakeTopK(ReadOnlySpan<float> scores)
+    /// <summary>Makes the candidates the top-k tokens, in no order.</summary>
+    private void TakeTopK(ReadOnlySpan<float> scores)
     {
         int wanted = Math.Min(_options.TopK, scores.Length);
         // As many blocks as are wanted have a token of at least this score, so the wanted ones do too.
@@ -137,58 +151,64 @@ public sealed unsafe class Sampler
             least = _blockOrder[^wanted];
         }
 
-        int count = Take(scores, least);
-        for (int i = 0; i < count; i++) _weights[_candidates[i]] = 1;
-        return Cut(scores, count, wanted) + 1;
-    }
-
-    /// <summary>Makes the candidates tokens of at least a mass, the most probable ones among them, in no order; returns their number.</summary>
-    private int TakeMass(ReadOnlySpan<float> scores, float maximum, double mass)
-    {
-        // With most models the first e^-8 hold what is asked for; where they do not, all tokens are taken.
-        const float depth = 8;
-        int count = Take(scores, maximum - (depth / _inverseTemperature));
-        return Mass(count) >= mass ? count : Take(scores, float.NegativeInfinity);
-    }
-
-    /// <summary>Makes the candidates all tokens of at least a score; returns their number.</summary>
-    private int Take(ReadOnlySpan<float> scores, float least)
-    {
-        int count = 0;
+        _candidateCount = 0;
         for (int block = 0; block < _blockMaxima.Length; block++)
         {
             if (_blockMaxima[block] < least) continue;
+            int first = block * BlockLength;
             ReadOnlySpan<float> values = Block(scores, block);
             for (int i = 0; i < values.Length; i++)
             {
-                if (values[i] >= least) _candidates[count++] = (block * BlockLength) + i;
+                if (values[i] >= least) _candidates[_candidateCount++] = first + i;
             }
         }
 
-        return count;
+        for (int i = 0; i < _candidateCount; i++) _weights[_candidates[i]] = 1;
+        _candidateCount = Cut(scores, wanted, out _) + 1;
     }
 
-    /// <summary>Weights of all tokens by id; returns their sum.</summary>
+    /// <summary>Makes the candidates all tokens of a bin, in the order of their ids.</summary>
+    private void TakeBin(ReadOnlySpan<float> scores, float maximum, int bin)
+    {
+        _candidateCount = 0;
+        for (int block = 0; block < _blockMaxima.Length; block++)
+        {
+            if (Bin(maximum, _blockMaxima[block]) > bin) continue;
+            int first = block * BlockLength;
+            ReadOnlySpan<float> values = Block(scores, block);
+            for (int i = 0; i < values.Length; i++)
+            {
+                if (Bin(maximum, values[i]) == bin) _candidates[_candidateCount++] = first + i;
+            }
+        }
+    }
+
+    /// <summary>Tokens of a greater score are in the same bin or an earlier one: rounding keeps the order.</summary>
+    private int Bin(float maximum, float score) => (int)Math.Min((maximum - score) * _binScale, BinCount - 1);
+
+    /// <summary>Weights of all tokens by id, and the mass of each bin; returns the sum.</summary>
     private double WeighAll(ReadOnlySpan<float> scores, float maximum)
     {
         double mass = 0;
+        Array.Clear(_binMasses);
         for (int first = 0; first < scores.Length; first += ChunkLength)
         {
             int count = Math.Min(ChunkLength, scores.Length - first);
             mass += Weigh(scores.Slice(first, count), _weights.AsSpan(first, count), maximum);
+            for (int id = first; id < first + count; id++) _binMasses[Bin(maximum, scores[id])] += _weights[id];
         }
 
         return mass;
     }
 
-    /// <summary>Weights of the first candidates by id; returns their sum.</summary>
-    private double Weigh(ReadOnlySpan<float> scores, int count, float maximum)
+    /// <summary>Weights of the candidates by id; returns their sum.</summary>
+    private double WeighCandidates(ReadOnlySpan<float> scores, float maximum)
     {
         Span<float> values = stackalloc float[ChunkLength];
         double mass = 0;
-        for (int first = 0; first < count; first += ChunkLength)
+        for (int first = 0; first < _candidateCount; first += ChunkLength)
         {
-            ReadOnlySpan<int> ids = _candidates.AsSpan(first, Math.Min(ChunkLength, count - first));
+            ReadOnlySpan<int> ids = _candidates.AsSpan(first, Math.Min(ChunkLength, _candidateCount - first));
             for (int i = 0; i < ids.Length; i++) values[i] = scores[ids[i]];
             mass += Weigh(values[..ids.Length], values[..ids.Length], maximum);
             for (int i = 0; i < ids.Length; i++) _weights[ids[i]] = values[i];
@@ -211,21 +231,16 @@ public sealed unsafe class Sampler
         return TensorPrimitives.Sum<double>(wide);
     }
 
-    private double Mass(int count)
-    {
-        double mass = 0;
-        for (int i = 0; i < count; i++) mass += _weights[_candidates[i]];
-        return mass;
-    }
-
     /// <summary>
     /// Quickselect by mass: brings the most probable candidates to the front and returns the index of the one at which, in sorted order, the
     /// running sum of weights reaches <paramref name="need"/>; those before it are the more probable ones.
     /// </summary>
     /// <param name="need">Above 0 and at most the candidates' mass.</param>
-    private int Cut(ReadOnlySpan<float> scores, int count, double need)
+    /// <param name="before">The mass of those before it.</param>
+    private int Cut(ReadOnlySpan<float> scores, double need, out double before)
     {
-        int low = 0, high = count;
+        int low = 0, high = _candidateCount;
+        before = 0;
         while (high - low > 1)
         {
             MoveMedianToEnd(scores, low, high);
@@ -242,14 +257,15 @@ public sealed unsafe class Sampler
             }
 
             (_candidates[place], _candidates[high - 1]) = (pivot, _candidates[place]);
-            if (mass >= need)
+            if (before + mass >= need)
             {
                 high = place;
                 continue;
             }
 
-            need -= mass + _weights[pivot];
-            if (need <= 0) return place;
+            before += mass;
+            if (before + _weights[pivot] >= need) return place;
+            before += _weights[pivot];
             low = place + 1;
         }
 
