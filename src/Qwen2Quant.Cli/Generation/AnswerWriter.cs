@@ -78,7 +78,8 @@ internal sealed record AnswerWriter(Session Session, ITokenizer Tokenizer, Qwen2
 
     private int Read(int[] prompt, CancellationToken cancellation)
     {
-        using IProgressTask progress = (prompt.Length > ShownPrompt ? Session.Context.Progress : NoProgress.Instance).Start("Reading the prompt", prompt.Length, "tokens");
+        int count = prompt.Length - Generator.KeptLength(prompt);
+        using IProgressTask progress = (count > ShownPrompt ? Session.Context.Progress : NoProgress.Instance).Start("Reading the prompt", count, "tokens");
         return Generator.Read(prompt, progress, cancellation);
     }
 

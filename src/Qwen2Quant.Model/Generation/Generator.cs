@@ -42,6 +42,11 @@ public sealed class Generator
         return Run(new Generator(model, checked(prompt.Count + maxTokens), options), [.. prompt], maxTokens, stopTokens, cancellation);
     }
 
+    /// <summary>Tokens of a text that <see cref="Read"/> would find in the cache.</summary>
+    /// <param name="tokens">At least one; the last is run in any case, for the logits after it.</param>
+    public int KeptLength(ReadOnlySpan<int> tokens) =>
+        Math.Min(CollectionsMarshal.AsSpan(_tokens)[.._cache.Length].CommonPrefixLength(tokens), tokens.Length - 1);
+
     /// <summary>Makes a text the one to continue. What it has in common with the text before stays in the cache; the rest is run.</summary>
     /// <param name="tokens">At least one, at most <see cref="Capacity"/>.</param>
     /// <param name="progress">Is told of tokens run.</param>
@@ -50,9 +55,7 @@ public sealed class Generator
     public int Read(ReadOnlySpan<int> tokens, IProgressTask? progress = null, CancellationToken cancellation = default)
     {
         if (tokens.IsEmpty) throw new ArgumentException("there is nothing to continue", nameof(tokens));
-        ReadOnlySpan<int> known = CollectionsMarshal.AsSpan(_tokens)[.._cache.Length];
-        // The logits after the last token are wanted in any case.
-        int kept = Math.Min(known.CommonPrefixLength(tokens), tokens.Length - 1);
+        int kept = KeptLength(tokens);
         _cache.Truncate(kept);
         _tokens.Clear();
         _tokens.AddRange(tokens);
