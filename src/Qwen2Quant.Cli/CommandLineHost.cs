@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
-using System.Runtime.InteropServices;
 using Qwen2Quant.Cli.Verbs;
 using Qwen2Quant.Core.Errors;
 
@@ -47,7 +46,7 @@ internal static class CommandLineHost
     {
         public int Run(ParseResult parsed, Func<Session, int> verb)
         {
-            Session session = new(parsed, options, output, error, errorRedirected, interruption.Token);
+            Session session = new(parsed, options, output, error, errorRedirected, interruption);
             try
             {
                 int code = verb(session);
@@ -78,38 +77,5 @@ internal static class CommandLineHost
                 return ExitCodes.InternalError;
             }
         }
-    }
-
-    /// <summary>SIGINT and SIGTERM: the first asks the run to stop at the next slab, the second stops at once.</summary>
-    private sealed class Interruption : IDisposable
-    {
-        private const int Interrupt = 2, Terminate = 15;
-        private readonly CancellationTokenSource _source = new();
-        private readonly List<PosixSignalRegistration> _registrations = [];
-
-        public Interruption()
-        {
-            Register(PosixSignal.SIGINT, Interrupt);
-            Register(PosixSignal.SIGTERM, Terminate);
-        }
-
-        public CancellationToken Token => _source.Token;
-
-        /// <summary>Number of the signal that came, if one came.</summary>
-        public int? Signal { get; private set; }
-
-        public void Dispose()
-        {
-            foreach (PosixSignalRegistration registration in _registrations) registration.Dispose();
-            _source.Dispose();
-        }
-
-        private void Register(PosixSignal signal, int number) => _registrations.Add(PosixSignalRegistration.Create(signal, context =>
-        {
-            if (Signal is not null) return;
-            Signal = number;
-            context.Cancel = true;
-            _source.Cancel();
-        }));
     }
 }

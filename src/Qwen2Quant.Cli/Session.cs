@@ -8,9 +8,10 @@ using Qwen2Quant.Pipeline.Running;
 namespace Qwen2Quant.Cli;
 
 /// <summary>One invocation of a verb: what was parsed, where to print, and the context that the work runs in.</summary>
-internal sealed class Session(ParseResult parsed, CommonOptions options, TextWriter output, TextWriter error, bool errorRedirected, CancellationToken cancellation)
+internal sealed class Session(ParseResult parsed, CommonOptions options, TextWriter output, TextWriter error, bool errorRedirected, Interruption interruption)
 {
     public ParseResult Parsed { get; } = parsed;
+    public Interruption Interruption { get; } = interruption;
     public TextWriter Out { get; } = output;
     public TextWriter Error { get; } = error;
     public bool Json { get; } = parsed.GetValue(options.Json);
@@ -24,7 +25,7 @@ internal sealed class Session(ParseResult parsed, CommonOptions options, TextWri
     public RunContext Context => _context ??= new RunContext
     {
         Threads = Parsed.GetValue(options.Threads),
-        Cancellation = cancellation,
+        Cancellation = Interruption.Token,
         Progress = Quiet ? NoProgress.Instance : ProgressDisplay.Create(Error, errorRedirected, UseColor),
     };
 
@@ -44,7 +45,7 @@ internal sealed class Session(ParseResult parsed, CommonOptions options, TextWri
         {
             const int shown = 3;
             IEnumerable<QuantEvent> some = Verbose ? group : group.Take(shown);
-            foreach (QuantEvent quantEvent in some) Error.WriteLine($"{(quantEvent.IsSubstitution ? "warning" : "note")}: {quantEvent.Message}");
+            foreach (QuantEvent quantEvent in some) Error.WriteLine($"{(quantEvent.IsSubstitution || quantEvent.IsWarning ? "warning" : "note")}: {quantEvent.Message}");
             if (!Verbose && group.Count() > shown) Error.WriteLine($"  … and {group.Count() - shown} more like this (--verbose shows all)");
         }
 

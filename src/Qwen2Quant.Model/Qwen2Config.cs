@@ -77,6 +77,11 @@ public sealed record Qwen2Config
     /// <summary><c>general.architecture</c> in GGUF.</summary>
     public string GgufArchitecture => IsMoe ? "qwen2moe" : "qwen2";
 
+    /// <summary>Tokens of the longest text that the model is meant for: <c>max_position_embeddings</c>, or what the scaling of positions stretches the trained length to.</summary>
+    public long UsableLength => RopeScaling is null
+        ? MaxPositionEmbeddings
+        : Math.Max(MaxPositionEmbeddings, (long)Math.Min(RopeScaling.Factor * (RopeScaling.OriginalMaxPositionEmbeddings ?? MaxPositionEmbeddings), int.MaxValue));
+
     /// <summary>Output channels of q, and inputs of o.</summary>
     public int QueryWidth => NumAttentionHeads * HeadDim;
 

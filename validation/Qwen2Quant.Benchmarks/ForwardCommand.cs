@@ -1,10 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
-using Qwen2Quant.Core.Errors;
 using Qwen2Quant.EndToEnd.LlamaCpp;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
-using Qwen2Quant.Pipeline.Proving;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Benchmarks;

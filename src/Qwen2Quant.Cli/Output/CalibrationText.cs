@@ -13,6 +13,7 @@ internal static class CalibrationText
             output.WriteLine($"perplexity of the text {Format.Number(perplexity, "0.0000")} ± {Format.Number(error, "0.0000")}, {report.Tokens} tokens at {Format.Number(speed, "0")} tokens/s");
         }
 
+        ActivationText.Write(output, report.Activations);
         output.WriteLine($"{TextEscape.Escape(report.Output)}: {report.Bytes} bytes, {report.Entries} tensors, {report.Chunks} windows of {report.Context} tokens, {Format.Number(report.Seconds, "0.0")} s");
     }
 }

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.Pipeline.Benchmarking;
 
 namespace Qwen2Quant.Cli.Output;
@@ -9,8 +10,26 @@ internal sealed record TokenizeResult(int Count, IReadOnlyList<TokenPiece> Token
 /// <param name="Piece">The bytes of the token, escaped where they are not printable.</param>
 internal sealed record TokenPiece(int Id, string Piece);
 
-/// <summary>What <c>generate</c> prints.</summary>
-internal sealed record GenerateResult(string Text, IReadOnlyList<int> Tokens, string StopReason, double Seconds, double TokensPerSecond);
+/// <summary>What <c>generate</c> prints, and one answer of a conversation.</summary>
+/// <param name="Prompt">The message, in a conversation.</param>
+/// <param name="StopReason"><c>stop_token</c>, <c>max_tokens</c>, <c>context</c> (it is full) or <c>interrupted</c>.</param>
+/// <param name="PromptTokens">Tokens before the answer.</param>
+/// <param name="PromptTokensRun">Those of them that were not in the cache.</param>
+/// <param name="TokensPerSecond">Of the answer, the prompt not counted; absent when it has no more than one token.</param>
+internal sealed record GenerateResult(
+    string? Prompt,
+    string Text,
+    IReadOnlyList<int> Tokens,
+    string StopReason,
+    int PromptTokens,
+    int PromptTokensRun,
+    double Seconds,
+    double PromptTokensPerSecond,
+    double? TokensPerSecond,
+    IReadOnlyList<QuantEvent>? Events);
+
+/// <summary>What a conversation prints with <c>--json</c>.</summary>
+internal sealed record ChatResult(IReadOnlyList<GenerateResult> Answers, IReadOnlyList<QuantEvent> Events);
 
 /// <summary>What <c>verify</c> prints.</summary>
 internal sealed record VerifyResult(string Path, string Container, int Tensors, long Parameters, long Bytes, double Seconds);
@@ -35,6 +54,7 @@ internal sealed record BenchResult(string Simd, int Threads, IReadOnlyList<strin
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull, WriteIndented = true)]
 [JsonSerializable(typeof(TokenizeResult))]
 [JsonSerializable(typeof(GenerateResult))]
+[JsonSerializable(typeof(ChatResult))]
 [JsonSerializable(typeof(VerifyResult))]
 [JsonSerializable(typeof(TypesResult))]
 [JsonSerializable(typeof(BenchResult))]

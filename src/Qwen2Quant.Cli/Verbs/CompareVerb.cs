@@ -15,6 +15,7 @@ internal static class CompareVerb
         Option<string> data = new("--data") { Description = ModelOptions.TextHelp, HelpName = "TEXT", Required = true };
         Option<string[]> failAbove = ModelOptions.FailAbove();
         Option<string[]> failBelow = ModelOptions.FailBelow();
+        Option<bool> activations = ModelOptions.Activations();
         WindowOptionSet windows = new();
         Option<string?> dualChunk = ModelOptions.DualChunk();
         Verb verb = new(
@@ -27,6 +28,7 @@ internal static class CompareVerb
         verb.Options.Add(data);
         verb.Options.Add(failAbove);
         verb.Options.Add(failBelow);
+        verb.Options.Add(activations);
         windows.AddTo(verb);
         verb.Options.Add(dualChunk);
         verb.SetAction(parsed => run(parsed, session =>
@@ -35,8 +37,13 @@ internal static class CompareVerb
             using Checkpoint original = ModelOptions.Open(session, baseModel, dualChunk);
             using Checkpoint candidate = ModelOptions.Open(session, candidateModel, dualChunk);
             EvaluationText text = EvaluationText.Load(session.Context.Files, session.Get(data), Console.OpenStandardInput());
-            ComparisonResult result = Proof.Compare(original, candidate, text, windows.Read(session), session.Context);
-            session.Print(result, ValidationJson.Default.ComparisonResult, output => ComparisonText.Write(output, result, withWorst: true));
+            ComparisonResult result = Proof.Compare(original, candidate, text, windows.Read(session), session.Context, session.Get(activations));
+            session.Print(result, ValidationJson.Default.ComparisonResult, output =>
+            {
+                ComparisonText.Write(output, result, withWorst: true);
+                ActivationText.Write(output, result.Activations?.Base, "the base");
+                ActivationText.Write(output, result.Activations?.Candidate, "the candidate");
+            });
             return GateReport.Apply(session, gate, result);
         }));
         return verb;

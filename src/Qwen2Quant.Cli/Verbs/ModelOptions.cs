@@ -42,6 +42,8 @@ internal static class ModelOptions
 
     public static Option<bool> Strict() => new("--strict") { Description = "Refuse substitutions: types other than asked for, importance of experts that saw no tokens (exit code 5)" };
 
+    public static Option<bool> Activations() => new("--activations") { Description = "Also report the largest input of each linear layer, with a warning where half precision would overflow" };
+
     public static Option<bool> DryRun() => new("--dry-run") { Description = "Print the plan: every tensor's type, the exact size, substitutions; write nothing" };
 
     public static Option<string[]> FailAbove() => new("--fail-above")

@@ -12,6 +12,7 @@ internal static class PerplexityVerb
     {
         Argument<string> model = ModelOptions.Model();
         Option<string> data = new("--data") { Description = ModelOptions.TextHelp, HelpName = "TEXT", Required = true };
+        Option<bool> activations = ModelOptions.Activations();
         WindowOptionSet windows = new();
         Option<string?> dualChunk = ModelOptions.DualChunk();
         Verb verb = new(
@@ -21,15 +22,19 @@ internal static class PerplexityVerb
             "perplexity Qwen/Qwen2-0.5B --data wiki.test.raw --json");
         verb.Arguments.Add(model);
         verb.Options.Add(data);
+        verb.Options.Add(activations);
         windows.AddTo(verb);
         verb.Options.Add(dualChunk);
         verb.SetAction(parsed => run(parsed, session =>
         {
             using Checkpoint checkpoint = ModelOptions.Open(session, model, dualChunk);
             EvaluationText text = EvaluationText.Load(session.Context.Files, session.Get(data), Console.OpenStandardInput());
-            PerplexityResult result = Proof.Perplexity(checkpoint, text, windows.Read(session), session.Context);
-            session.Print(result, ValidationJson.Default.PerplexityResult, output => output.WriteLine(
-                $"perplexity {Format.Number(result.Perplexity, "0.0000")} ± {Format.Number(result.StandardError, "0.0000")} over {result.Tokens} tokens, {result.Chunks} windows of {result.Context}, {Format.Number(result.Seconds, "0.0")} s"));
+            PerplexityResult result = Proof.Perplexity(checkpoint, text, windows.Read(session), session.Context, session.Get(activations));
+            session.Print(result, ValidationJson.Default.PerplexityResult, output =>
+            {
+                output.WriteLine($"perplexity {Format.Number(result.Perplexity, "0.0000")} ± {Format.Number(result.StandardError, "0.0000")} over {result.Tokens} tokens, {result.Chunks} windows of {result.Context}, {Format.Number(result.Seconds, "0.0")} s");
+                ActivationText.Write(output, result.Activations);
+            });
             return ExitCodes.Done;
         }));
         return verb;

@@ -176,14 +176,16 @@ public static unsafe class WeightProduct
         }
     }
 
-    // C points at the first row and at channel 0 of the part.
-    private readonly record struct Job(WeightBlocks Part, bool AsIntegers, int FirstPanel, int EndPanel, int FirstRow, int RowCount, nint Address)
+    private readonly struct Job(WeightBlocks part, bool asIntegers, int firstPanel, int endPanel, int firstRow, int rowCount, float* c)
     {
-        public Job(WeightBlocks part, bool asIntegers, int firstPanel, int endPanel, int firstRow, int rowCount, float* c)
-            : this(part, asIntegers, firstPanel, endPanel, firstRow, rowCount, (nint)c)
-        {
-        }
+        public readonly WeightBlocks Part = part;
+        public readonly bool AsIntegers = asIntegers;
+        public readonly int FirstPanel = firstPanel;
+        public readonly int EndPanel = endPanel;
+        public readonly int FirstRow = firstRow;
+        public readonly int RowCount = rowCount;
 
-        public float* C => (float*)Address;
+        /// <summary>The first row, channel 0 of the part.</summary>
+        public readonly float* C = c;
     }
 }

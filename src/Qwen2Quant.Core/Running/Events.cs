@@ -5,7 +5,8 @@ namespace Qwen2Quant.Core.Running;
 /// <param name="Message">One sentence.</param>
 /// <param name="Tensor">Tensor concerned, if one is.</param>
 /// <param name="IsSubstitution">True when the output differs from what was asked; <c>--strict</c> refuses it.</param>
-public sealed record QuantEvent(string Code, string Message, string? Tensor = null, bool IsSubstitution = false);
+/// <param name="IsWarning">True when the output is what was asked for and may yet disappoint.</param>
+public sealed record QuantEvent(string Code, string Message, string? Tensor = null, bool IsSubstitution = false, bool IsWarning = false);
 
 /// <summary>Receives events; implementations are thread-safe.</summary>
 public interface IEventSink

@@ -18,6 +18,12 @@ public sealed record ChatTemplate
     /// <summary>Qwen2.5's; its tools are not rendered.</summary>
     public static ChatTemplate Qwen25 { get; } = new("Qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.");
 
+    /// <summary>Opens a turn; its role follows.</summary>
+    public const string TurnStart = "<|im_start|>";
+
+    /// <summary>Closes a turn, and ends an answer.</summary>
+    public const string TurnEnd = "<|im_end|>";
+
     private ChatTemplate(string name, string? defaultSystem)
     {
         Name = name;
@@ -80,10 +86,10 @@ public sealed record ChatTemplate
             Append(text, message.Role, message.Content);
         }
 
-        if (addGenerationPrompt) text.Append("<|im_start|>assistant\n");
+        if (addGenerationPrompt) text.Append(TurnStart).Append(ChatMessage.Assistant).Append('\n');
         return text.ToString();
     }
 
     private static void Append(StringBuilder text, string role, string content) =>
-        text.Append("<|im_start|>").Append(role).Append('\n').Append(content).Append("<|im_end|>\n");
+        text.Append(TurnStart).Append(role).Append('\n').Append(content).Append(TurnEnd).Append('\n');
 }

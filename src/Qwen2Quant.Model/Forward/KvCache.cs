@@ -58,7 +58,7 @@ public sealed unsafe class KvCache
 
     /// <summary>Bytes of one layer of a full cache.</summary>
     public static long ByteCountOfLayer(Qwen2Config config, int capacity) =>
-        NativeFloats.ByteCount(checked(config.NumKeyValueHeads * RoundUp(capacity) * (config.HeadDim + RoundUp(config.HeadDim))));
+        checked(sizeof(float) * config.NumKeyValueHeads * RoundUp(capacity) * (config.HeadDim + RoundUp(config.HeadDim)));
 
     /// <summary>Forgets all tokens from <paramref name="length"/> on.</summary>
     public void Truncate(int length)
@@ -95,10 +95,10 @@ public sealed unsafe class KvCache
 
     internal sealed class Layer(long keyCount, long valueCount)
     {
-        private readonly NativeFloats _keys = new(keyCount);
-        private readonly NativeFloats _values = new(valueCount);
+        private readonly NativeFloats _keys = new();
+        private readonly NativeFloats _values = new();
 
-        public float* Keys => _keys.Pointer;
-        public float* Values => _values.Pointer;
+        public float* Keys => _keys.Get(keyCount);
+        public float* Values => _values.Get(valueCount);
     }
 }

@@ -17,6 +17,16 @@ public sealed record SamplingOptions
 
     public ulong Seed { get; init; }
 
+    /// <summary>Which option is out of range and what is allowed, by its name on the command line; null when all are sound.</summary>
+    public string? Problem => this switch
+    {
+        { Temperature: not (>= 0 and <= double.MaxValue) } => "temperature must not be negative",
+        { TopK: < 0 } => "top-k must not be negative",
+        { TopP: not (> 0 and <= 1) } => "top-p must be above 0 and at most 1",
+        { RepetitionPenalty: not (> 0 and <= double.MaxValue) } => "repetition-penalty must be above 0",
+        _ => null,
+    };
+
     /// <summary>What a generation_config.json asks for; greedy unless it samples.</summary>
     public static SamplingOptions From(GenerationConfig config, ulong seed) => new()
     {

@@ -62,6 +62,7 @@ public sealed record CalibrationJob(string Target, ImatrixFormat Format, IReadOn
             perplexity?.StandardError,
             watch.Elapsed.TotalSeconds,
             perplexity is null ? null : tokens / perplexity.Seconds,
+            perplexity?.Activations,
             context.Events.Events);
     }
 

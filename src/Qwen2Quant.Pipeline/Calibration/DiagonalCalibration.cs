@@ -31,18 +31,19 @@ public sealed record CalibrationOptions
 /// <summary>Collects the sums of squares of all linear inputs, as llama-imatrix does: each window in a fresh context, every position counted.</summary>
 public static class DiagonalCalibration
 {
-    /// <returns>The statistics, and the perplexity of the same windows.</returns>
+    /// <returns>The statistics, and the perplexity of the same windows with the largest activations.</returns>
     /// <exception cref="QuantException">The text is too short, activations are not finite, or an option is out of range.</exception>
     public static (Imatrix Imatrix, PerplexityResult Perplexity) Collect(Checkpoint checkpoint, EvaluationText text, CalibrationOptions options, RunContext context)
     {
         DiagonalCollector collector = new(context.Threads);
-        LoadedModel model = new(checkpoint, context) { Observer = collector };
+        ActivationMaxima maxima = new(context.Threads);
+        LoadedModel model = new(checkpoint, context) { Observer = new ObserverList(collector, maxima) };
         WindowPlan windows = Windows(model.Tokenizer, text, options, context);
         PerplexityResult perplexity = PerplexityRun.Run(
             model, windows, new RunOptions { Threads = context.Threads, Progress = context.Progress, Title = "calibrating" }, context.Cancellation);
         Imatrix imatrix = new(collector.Entries(checkpoint.Tensors.Catalogue, options.ProcessOutput), [text.Name], windows.WindowCount, options.Context);
         imatrix.Check(checkpoint.Location.DisplayName);
-        return (imatrix, perplexity);
+        return (imatrix, perplexity with { Activations = maxima.Report(windows, context.Events) });
     }
 
     /// <summary>What <see cref="Collect"/> would give but for the sums and the experts' counts, at the cost of cutting the text.</summary>

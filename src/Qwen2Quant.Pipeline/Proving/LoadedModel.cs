@@ -16,7 +16,8 @@ public sealed class LoadedModel : ILogitModel
     {
         Checkpoint = checkpoint;
         _model = Qwen2Model.Load(checkpoint.Config, checkpoint.Tensors, new ForwardOptions { Threads = context.Threads });
-        Tokenizer = new BpeTokenizer(checkpoint.Tokenizer);
+        // Any row of the output may be chosen, those that pad it too.
+        Tokenizer = new BpeTokenizer(checkpoint.Tokenizer.WithVocabularySize(checkpoint.Config.VocabSize));
     }
 
     public Checkpoint Checkpoint { get; }

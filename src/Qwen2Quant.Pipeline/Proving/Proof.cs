@@ -1,5 +1,6 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Model.Tokenization;
+using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Validation;
@@ -12,25 +13,34 @@ public static class Proof
     /// <summary>Windows that <c>--validate</c> takes unless told otherwise: enough for a figure, few enough to wait for.</summary>
     public const int DefaultValidationChunks = 16;
 
-    public static PerplexityResult Perplexity(Checkpoint checkpoint, EvaluationText text, WindowOptions options, RunContext context)
+    /// <param name="withActivations">Also finds the largest inputs of the linear layers.</param>
+    public static PerplexityResult Perplexity(Checkpoint checkpoint, EvaluationText text, WindowOptions options, RunContext context, bool withActivations = false)
     {
-        LoadedModel model = new(checkpoint, context);
-        return PerplexityRun.Run(model, Windows(model.Tokenizer, text, options), RunOptions(context), context.Cancellation);
+        ActivationMaxima? maxima = withActivations ? new(context.Threads) : null;
+        LoadedModel model = new(checkpoint, context) { Observer = maxima };
+        WindowPlan windows = Windows(model.Tokenizer, text, options);
+        PerplexityResult result = PerplexityRun.Run(model, windows, RunOptions(context), context.Cancellation);
+        return maxima is null ? result : result with { Activations = maxima.Report(windows, context.Events) };
     }
 
     /// <summary>Runs both over the base's tokens of the text; refuses models whose tokenizers cut it differently.</summary>
-    public static ComparisonResult Compare(Checkpoint baseCheckpoint, Checkpoint candidateCheckpoint, EvaluationText text, WindowOptions options, RunContext context)
+    /// <param name="withActivations">Also finds the largest inputs of the linear layers of both.</param>
+    public static ComparisonResult Compare(Checkpoint baseCheckpoint, Checkpoint candidateCheckpoint, EvaluationText text, WindowOptions options, RunContext context, bool withActivations = false)
     {
-        LoadedModel baseModel = new(baseCheckpoint, context);
-        LoadedModel candidate = new(candidateCheckpoint, context);
+        ActivationMaxima? baseMaxima = withActivations ? new(context.Threads) : null, candidateMaxima = withActivations ? new(context.Threads) : null;
+        LoadedModel baseModel = new(baseCheckpoint, context) { Observer = baseMaxima };
+        LoadedModel candidate = new(candidateCheckpoint, context) { Observer = candidateMaxima };
         RequireSameTokens(baseModel, candidate, text);
-        return ComparisonRun.Run(
+        WindowPlan windows = Windows(baseModel.Tokenizer, text, options);
+        ComparisonResult result = ComparisonRun.Run(
             baseModel,
             candidate,
-            Windows(baseModel.Tokenizer, text, options),
+            windows,
             ids => baseModel.Tokenizer.Decode([.. ids]),
             RunOptions(context),
             context.Cancellation);
+        if (baseMaxima is null || candidateMaxima is null) return result;
+        return result with { Activations = new ActivationComparison(baseMaxima.Report(windows, context.Events), candidateMaxima.Report(windows, context.Events)) };
     }
 
     private static void RequireSameTokens(LoadedModel baseModel, LoadedModel candidate, EvaluationText text)

@@ -1,4 +1,5 @@
 using Qwen2Quant.Core.Running;
+using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Pipeline.Reports;
 
@@ -11,6 +12,7 @@ namespace Qwen2Quant.Pipeline.Reports;
 /// <param name="Context">Tokens of one window.</param>
 /// <param name="Tokens">Tokens of the text that were run.</param>
 /// <param name="Perplexity">Of the second half of each window, as <c>perplexity</c> measures it: a figure to see that the model works.</param>
+/// <param name="Activations">The largest inputs of the linear layers on the text.</param>
 public sealed record CalibrationReport(
     string Version,
     string Source,
@@ -28,4 +30,5 @@ public sealed record CalibrationReport(
     double? StandardError,
     double Seconds,
     double? TokensPerSecond,
+    IReadOnlyList<ActivationMaximum>? Activations,
     IReadOnlyList<QuantEvent> Events);

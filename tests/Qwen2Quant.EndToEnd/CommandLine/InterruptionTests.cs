@@ -20,7 +20,7 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
     [InlineData(Terminate)]
     public void ASignalStopsItAndNothingIsLeft(int signal)
     {
-        if (IsIgnoredHere(signal))
+        if (Signals.IsIgnoredHere(signal))
         {
             print.WriteLine($"signal {signal} is ignored here, as in a background job without job control, and programs inherit that: not tested");
             return;
@@ -94,15 +94,6 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
         Assert.NotEmpty(Directory.GetFiles(_folder.Path, ".*.partial"));
         Assert.Equal(0, Kill(first.Id, Terminate));
         command.Finish(first, text, error).Expect(128 + Terminate);
-    }
-
-    /// <summary>True when the tests were started with the signal ignored (<c>SigIgn</c> of the process, proc(5)); it stays so through exec.</summary>
-    private static bool IsIgnoredHere(int signal)
-    {
-        const string status = "/proc/self/status", field = "SigIgn:";
-        if (!File.Exists(status)) return false;
-        string mask = File.ReadLines(status).First(line => line.StartsWith(field, StringComparison.Ordinal))[field.Length..].Trim();
-        return ((Convert.ToUInt64(mask, 16) >> (signal - 1)) & 1) != 0;
     }
 
     private CliCommand Quantize(string output) => Quantize(output, model.LargePath, "Q6_K");

@@ -61,7 +61,23 @@ public sealed class JsonContractTests : IDisposable
     {
         JsonElement result = Json("perplexity", Models.Tiny, "--data", "builtin:text", "--chunks", "2", "--context", "128");
         Has(result, "perplexity", "standard_error", "tokens", "context", "chunks", "seconds");
+        Assert.False(result.TryGetProperty("activations", out _));
         Assert.Equal((2 * 63, 128, 2), (result.GetProperty("tokens").GetInt32(), result.GetProperty("context").GetInt32(), result.GetProperty("chunks").GetInt32()));
+    }
+
+    [Fact]
+    public void Activations()
+    {
+        string[] measure = ["--data", "builtin:text", "--chunks", "2", "--context", "64", "--activations"];
+        JsonElement[] activations = [.. Json(["perplexity", Models.Tiny, .. measure]).GetProperty("activations").EnumerateArray()];
+        Has(activations[0], "input", "layer", "max_abs", "channel", "window", "position");
+        Assert.Equal("lm_head", activations[^1].GetProperty("input").GetString());
+        Assert.False(activations[^1].TryGetProperty("layer", out _));
+        JsonElement compared = Json(["compare", Models.Tiny, Models.Tiny, .. measure]).GetProperty("activations");
+        Assert.Equal(activations.Length, compared.GetProperty("base").GetArrayLength());
+        Assert.Equal(activations.Length, compared.GetProperty("candidate").GetArrayLength());
+        JsonElement calibrated = Json("calibrate", Models.Tiny, "--data", "builtin:text", "--samples", "2", "--context", "64", "--out", _folder.File("imatrix.gguf"));
+        Assert.Equal(activations.Length, calibrated.GetProperty("activations").GetArrayLength());
     }
 
     [Fact]
@@ -96,7 +112,7 @@ public sealed class JsonContractTests : IDisposable
         Assert.Equal("Call me Ishmael.", string.Concat(tokens.GetProperty("tokens").EnumerateArray().Select(token => token.GetProperty("piece").GetString())));
 
         JsonElement generated = Json("generate", Models.Tiny, "--prompt", "And the LORD", "--max-tokens", "4", "--temperature", "0");
-        Has(generated, "text", "tokens", "stop_reason", "seconds", "tokens_per_second");
+        Has(generated, "text", "tokens", "stop_reason", "prompt_tokens", "prompt_tokens_run", "seconds", "prompt_tokens_per_second", "tokens_per_second", "events");
         Assert.Equal(4, generated.GetProperty("tokens").GetArrayLength());
     }
 

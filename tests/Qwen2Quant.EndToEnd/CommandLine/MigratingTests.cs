@@ -24,7 +24,8 @@ public sealed partial class MigratingTests : IDisposable
         foreach (string example in examples)
         {
             string[] arguments = [.. Words().Matches(example).Skip(1).Select(word => word.Value.Trim('\''))];
-            new CliCommand([.. arguments, "--force"]) { WorkingDirectory = _folder.Path }.Run().Expect(0);
+            string[] force = arguments.Contains("--out") ? ["--force"] : [];
+            new CliCommand([.. arguments, .. force]) { WorkingDirectory = _folder.Path }.Run().Expect(0);
         }
     }
 

@@ -7,56 +7,6 @@ public class GeneratorTests
 {
     private static readonly HashSet<int> None = [];
 
-    [Fact]
-    public void GreedyTakesTheLowestOfEqualLogits() => Assert.Equal(1, Sampler.Choose([0, 5, 5, -1], None, new SamplingOptions(), 0.9));
-
-    [Fact]
-    public void PenaltyDividesPositiveAndMultipliesNegativeLogits()
-    {
-        SamplingOptions options = new() { RepetitionPenalty = 2 };
-        Assert.Equal(1, Sampler.Choose([4, 3, 1], new HashSet<int> { 0 }, options, 0));
-        Assert.Equal(1, Sampler.Choose([-2, -3, -9], new HashSet<int> { 0 }, options, 0));
-        Assert.Equal(0, Sampler.Choose([7, 3, 1], new HashSet<int> { 0 }, options, 0));
-    }
-
-    [Theory]
-    [InlineData(0.0, 2)]
-    [InlineData(0.49, 2)]
-    [InlineData(0.51, 0)]
-    [InlineData(0.79, 0)]
-    [InlineData(0.81, 1)]
-    [InlineData(0.999999, 1)]
-    public void DrawsByProbability(double draw, int expected)
-    {
-        float[] logits = [MathF.Log(0.3f), MathF.Log(0.2f), MathF.Log(0.5f)];
-        Assert.Equal(expected, Sampler.Choose(logits, None, new SamplingOptions { Temperature = 1 }, draw));
-    }
-
-    [Fact]
-    public void TopKAndTopPCutTheTail()
-    {
-        float[] logits = [MathF.Log(0.3f), MathF.Log(0.2f), MathF.Log(0.5f)];
-        Assert.Equal(0, Sampler.Choose(logits, None, new SamplingOptions { Temperature = 1, TopK = 2 }, 0.9999));
-        Assert.Equal(0, Sampler.Choose(logits, None, new SamplingOptions { Temperature = 1, TopP = 0.6 }, 0.9999));
-        Assert.Equal(2, Sampler.Choose(logits, None, new SamplingOptions { Temperature = 1, TopP = 0.4 }, 0.9999));
-        Assert.Equal(2, Sampler.Choose(logits, None, new SamplingOptions { Temperature = 5, TopK = 1 }, 0.9999));
-        Assert.Equal(2, Sampler.Choose(logits, None, new SamplingOptions { Temperature = 0.01 }, 0.9999));
-    }
-
-    [Fact]
-    public void BadOptionsAndLogitsAreRefused()
-    {
-        Assert.Equal(ErrorKind.Numeric, Assert.Throws<QuantException>(() => Sampler.Choose([0, float.NaN], None, new SamplingOptions(), 0)).Kind);
-        foreach (SamplingOptions options in new[]
-        {
-            new SamplingOptions { Temperature = -1 }, new SamplingOptions { Temperature = double.NaN }, new SamplingOptions { TopP = 0 },
-            new SamplingOptions { TopP = 1.5 }, new SamplingOptions { TopK = -1 }, new SamplingOptions { RepetitionPenalty = 0 },
-        })
-        {
-            Assert.Equal(ErrorKind.Usage, Assert.Throws<QuantException>(() => Sampler.Choose([0, 1], None, options, 0)).Kind);
-        }
-    }
-
     // The first outputs of the generator for seed 1234567, as its authors' C code prints them.
     [Fact]
     public void SplitMixIsTheReference()
@@ -69,8 +19,7 @@ public class GeneratorTests
     [Fact]
     public void StopsAtStopTokensAndRepeatsUnderOneSeed()
     {
-        Qwen2Config config = new() { VocabSize = 50, HiddenSize = 16, IntermediateSize = 24, NumHiddenLayers = 1, NumAttentionHeads = 2, NumKeyValueHeads = 1, HeadDim = 8 };
-        Qwen2Model model = Qwen2Model.Load(config, MemorySource.Random(config, 8), new ForwardOptions { Threads = 1 });
+        Qwen2Model model = Random(8);
         SamplingOptions options = new() { Temperature = 1, Seed = 5 };
         int[] text = [.. Generator.Generate(model, [1, 2, 3], options, 20, None)];
         Assert.Equal(20, text.Length);
@@ -79,6 +28,80 @@ public class GeneratorTests
         int stop = text[7];
         Assert.Equal(text.TakeWhile(token => token != stop), Generator.Generate(model, [1, 2, 3], options, 20, new HashSet<int> { stop }));
         Assert.Throws<ArgumentException>(() => Generator.Generate(model, [], options, 1, None));
+        Assert.Equal([], Generator.Generate(model, [1], options, 0, None));
+    }
+
+    /// <summary>What a text shares with the one before is not run again, and what follows is what a fresh cache gives.</summary>
+    [Theory]
+    [InlineData(new[] { 1, 2, 3, 4, 5 }, 3)]
+    [InlineData(new[] { 1, 2, 9, 9 }, 2)]
+    [InlineData(new[] { 1, 2 }, 1)]
+    [InlineData(new[] { 1, 2, 3 }, 1)]
+    [InlineData(new[] { 7 }, 1)]
+    public void ACommonPrefixStaysInTheCache(int[] second, int expectedRun)
+    {
+        Qwen2Model model = Random(8);
+        SamplingOptions options = new() { RepetitionPenalty = 1.5 };
+        Generator generator = new(model, 40, options);
+        Assert.Equal(3, generator.Read([1, 2, 3]));
+        for (int i = 0; i < 4; i++) generator.Next();
+        Assert.Equal(7, generator.Tokens.Count);
+        int run = second.AsSpan().CommonPrefixLength([.. generator.Tokens]) is int common && common < second.Length ? second.Length - common : 1;
+        Assert.Equal(run, generator.Read(second));
+        Assert.InRange(run, 1, expectedRun);
+        Assert.Equal(Generator.Generate(model, second, options, 6, None), Enumerable.Range(0, 6).Select(_ => generator.Next()));
+    }
+
+    [Fact]
+    public void ALongTextIsReadInPartsAndCanBeStoppedBetweenThem()
+    {
+        Qwen2Model model = Random(9);
+        int[] text = [.. Enumerable.Range(0, 1300).Select(i => i * i % 50)];
+        Generator whole = new(model, 1310, new SamplingOptions());
+        whole.Read(text);
+        Generator stopped = new(model, 1310, new SamplingOptions());
+        using CancellationTokenSource source = new();
+        CancelAfter progress = new(source, 2);
+        Assert.Throws<OperationCanceledException>(() => stopped.Read(text, progress, source.Token));
+        Assert.Equal(1024, progress.Count);
+        Assert.Equal(1300 - 1024, stopped.Read(text));
+        Assert.Equal(Enumerable.Range(0, 5).Select(_ => whole.Next()), Enumerable.Range(0, 5).Select(_ => stopped.Next()));
+    }
+
+    [Fact]
+    public void ATokenTakesNoMemory()
+    {
+        Generator generator = new(Random(10), 300, new SamplingOptions { Temperature = 0.7, TopK = 20, TopP = 0.8, RepetitionPenalty = 1.05 });
+        generator.Read([1, 2, 3]);
+        for (int i = 0; i < 100; i++) generator.Next();
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int i = 0; i < 20; i++) generator.Next();
+        long each = (GC.GetAllocatedBytesForCurrentThread() - before) / 20;
+        // Closures of the forward pass; an array of logits or hidden states of a real model would be far larger.
+        Assert.InRange(each, 0, 8192);
+    }
+
+    private static Qwen2Model Random(int seed)
+    {
+        Qwen2Config config = new() { VocabSize = 50, HiddenSize = 16, IntermediateSize = 24, NumHiddenLayers = 1, NumAttentionHeads = 2, NumKeyValueHeads = 1, HeadDim = 8 };
+        return Qwen2Model.Load(config, MemorySource.Random(config, seed), new ForwardOptions { Threads = 1 });
+    }
+
+    private sealed class CancelAfter(CancellationTokenSource source, int parts) : Core.Running.IProgressTask
+    {
+        private int _seen;
+
+        public long Count { get; private set; }
+
+        public void Advance(long amount)
+        {
+            Count += amount;
+            if (++_seen == parts) source.Cancel();
+        }
+
+        public void Dispose()
+        {
+        }
     }
 
     [Fact]

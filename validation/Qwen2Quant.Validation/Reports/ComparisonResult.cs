@@ -1,3 +1,5 @@
+using System.Text.Json.Serialization;
+
 namespace Qwen2Quant.Validation;
 
 /// <summary>What <c>compare</c> prints as JSON. Divergences are of the candidate from the base, in nats for each scored token.</summary>
@@ -9,6 +11,7 @@ namespace Qwen2Quant.Validation;
 /// <param name="Chunks">Windows scored.</param>
 /// <param name="Seconds">Wall-clock time of the run.</param>
 /// <param name="WorstPositions">Positions of the largest divergence, largest first.</param>
+/// <param name="Activations">Absent unless asked for.</param>
 public sealed record ComparisonResult(
     PerplexityFigure Base,
     PerplexityFigure Candidate,
@@ -26,7 +29,8 @@ public sealed record ComparisonResult(
     ScoringProtocol Protocol,
     WindowSampling Sampling,
     double Seconds,
-    IReadOnlyList<WorstPosition> WorstPositions);
+    IReadOnlyList<WorstPosition> WorstPositions,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] ActivationComparison? Activations = null);
 
 /// <summary>Percentiles of the divergence over the scored positions.</summary>
 public sealed record KldPercentiles(double P50, double P90, double P95, double P99, double P999, double Max)

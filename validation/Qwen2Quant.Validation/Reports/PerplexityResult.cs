@@ -1,3 +1,5 @@
+using System.Text.Json.Serialization;
+
 namespace Qwen2Quant.Validation;
 
 /// <summary>What <c>perplexity</c> prints as JSON.</summary>
@@ -5,6 +7,7 @@ namespace Qwen2Quant.Validation;
 /// <param name="Context">Tokens of one window.</param>
 /// <param name="Chunks">Windows scored.</param>
 /// <param name="Seconds">Wall-clock time of the run.</param>
+/// <param name="Activations">Absent unless asked for.</param>
 public sealed record PerplexityResult(
     double Perplexity,
     double StandardError,
@@ -13,4 +16,5 @@ public sealed record PerplexityResult(
     int Chunks,
     ScoringProtocol Protocol,
     WindowSampling Sampling,
-    double Seconds);
+    double Seconds,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<ActivationMaximum>? Activations = null);
