@@ -27,6 +27,7 @@ internal static class CompareVerb
         verb.Options.Add(failAbove);
         verb.Options.Add(failBelow);
         windows.AddTo(verb);
+        verb.Options.Add(ModelOptions.Memory);
         verb.SetAction(parsed => run(parsed, session =>
         {
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);

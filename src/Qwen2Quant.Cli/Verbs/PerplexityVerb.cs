@@ -21,6 +21,7 @@ internal static class PerplexityVerb
         verb.Arguments.Add(model);
         verb.Options.Add(data);
         windows.AddTo(verb);
+        verb.Options.Add(ModelOptions.Memory);
         verb.SetAction(parsed => run(parsed, session =>
         {
             using Checkpoint checkpoint = Checkpoint.Open(session.Get(model), session.Context);

@@ -11,7 +11,8 @@ public sealed unsafe class KvCache
 {
     private readonly Layer[] _layers;
 
-    internal KvCache(Qwen2Config config, int capacity)
+    /// <param name="layerCount">Layers that it is for; all of them unless given.</param>
+    internal KvCache(Qwen2Config config, int capacity, int? layerCount = null)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(capacity, 1);
         Capacity = capacity;
@@ -19,7 +20,7 @@ public sealed unsafe class KvCache
         KeyStride = paddedCapacity * config.HeadDim;
         ValuePanelStride = paddedCapacity * MatrixProduct.PanelWidth;
         ValueStride = ValuePanelStride * (RoundUp(config.HeadDim) / MatrixProduct.PanelWidth);
-        _layers = new Layer[config.NumHiddenLayers];
+        _layers = new Layer[layerCount ?? config.NumHiddenLayers];
         for (int layer = 0; layer < _layers.Length; layer++) _layers[layer] = new Layer(config.NumKeyValueHeads * KeyStride, config.NumKeyValueHeads * ValueStride);
     }
 
@@ -41,8 +42,8 @@ public sealed unsafe class KvCache
     internal long ValuePanelStride { get; }
 
     /// <summary>Bytes that a cache takes.</summary>
-    public static long ByteCount(Qwen2Config config, int capacity) =>
-        checked(sizeof(float) * config.NumHiddenLayers * config.NumKeyValueHeads * RoundUp(capacity) * (config.HeadDim + RoundUp(config.HeadDim)));
+    public static long ByteCount(Qwen2Config config, int capacity, int? layerCount = null) =>
+        checked(sizeof(float) * (layerCount ?? config.NumHiddenLayers) * config.NumKeyValueHeads * RoundUp(capacity) * (config.HeadDim + RoundUp(config.HeadDim)));
 
     /// <summary>Forgets all tokens from <paramref name="length"/> on.</summary>
     public void Truncate(int length)

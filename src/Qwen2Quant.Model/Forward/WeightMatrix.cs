@@ -44,6 +44,9 @@ internal sealed unsafe class WeightMatrix
         _resident = panels;
     }
 
+    /// <summary>Drops what <see cref="MakeResident"/> made; the matrix is then read at each use.</summary>
+    public void Release() => _resident = null;
+
     /// <summary>One row, <paramref name="destination"/>.Length floats.</summary>
     public void ReadRow(int row, Span<float> destination)
     {

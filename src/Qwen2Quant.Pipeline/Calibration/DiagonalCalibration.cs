@@ -36,10 +36,10 @@ public static class DiagonalCalibration
     public static (Imatrix Imatrix, PerplexityResult Perplexity) Collect(Checkpoint checkpoint, EvaluationText text, CalibrationOptions options, RunContext context)
     {
         DiagonalCollector collector = new(context.Threads);
-        LoadedModel model = new(checkpoint, context) { Observer = collector };
+        LoadedModel model = LoadedModel.ForWindows(checkpoint, context, collector);
         WindowPlan windows = Windows(model.Tokenizer, text, options, context);
-        PerplexityResult perplexity = PerplexityRun.Run(
-            model, windows, new RunOptions { Threads = context.Threads, Progress = context.Progress, Title = "calibrating" }, context.Cancellation);
+        RunOptions run = LoadedModel.Prepare([model], windows, context, DiagonalCollector.ByteCount(checkpoint.Tensors.Catalogue));
+        PerplexityResult perplexity = PerplexityRun.Run(model, windows, run with { Title = "calibrating" }, context.Cancellation);
         Imatrix imatrix = new(collector.Entries(checkpoint.Tensors.Catalogue, options.ProcessOutput), [text.Name], windows.WindowCount, options.Context);
         imatrix.Check(checkpoint.Location.DisplayName);
         return (imatrix, perplexity);

@@ -14,22 +14,24 @@ public static class Proof
 
     public static PerplexityResult Perplexity(Checkpoint checkpoint, EvaluationText text, WindowOptions options, RunContext context)
     {
-        LoadedModel model = new(checkpoint, context);
-        return PerplexityRun.Run(model, Windows(model.Tokenizer, text, options), RunOptions(context), context.Cancellation);
+        LoadedModel model = LoadedModel.ForWindows(checkpoint, context);
+        WindowPlan windows = Windows(model.Tokenizer, text, options);
+        return PerplexityRun.Run(model, windows, LoadedModel.Prepare([model], windows, context), context.Cancellation);
     }
 
     /// <summary>Runs both over the base's tokens of the text; refuses models whose tokenizers cut it differently.</summary>
     public static ComparisonResult Compare(Checkpoint baseCheckpoint, Checkpoint candidateCheckpoint, EvaluationText text, WindowOptions options, RunContext context)
     {
-        LoadedModel baseModel = new(baseCheckpoint, context);
-        LoadedModel candidate = new(candidateCheckpoint, context);
+        LoadedModel baseModel = LoadedModel.ForWindows(baseCheckpoint, context);
+        LoadedModel candidate = LoadedModel.ForWindows(candidateCheckpoint, context);
         RequireSameTokens(baseModel, candidate, text);
+        WindowPlan windows = Windows(baseModel.Tokenizer, text, options);
         return ComparisonRun.Run(
             baseModel,
             candidate,
-            Windows(baseModel.Tokenizer, text, options),
+            windows,
             ids => baseModel.Tokenizer.Decode([.. ids]),
-            RunOptions(context),
+            LoadedModel.Prepare([baseModel, candidate], windows, context),
             context.Cancellation);
     }
 
@@ -47,6 +49,4 @@ public static class Proof
 
     private static WindowPlan Windows(ITokenizer tokenizer, EvaluationText text, WindowOptions options) =>
         WindowPlan.Create(tokenizer.Encode(text.Text, parseSpecial: false), options with { BeginToken = tokenizer.LeadingId }, text.Name);
-
-    private static RunOptions RunOptions(RunContext context) => new() { Threads = context.Threads, Progress = context.Progress };
 }
