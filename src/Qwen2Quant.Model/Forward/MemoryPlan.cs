@@ -15,10 +15,10 @@ public sealed record WindowShape(int Count, int Length, int ScoredPerWindow);
 public sealed record MemoryPlan
 {
     // The runtime, its code and its heap without models.
-    private const long RuntimeBytes = 80L << 20;
+    private const long RuntimeBytes = 64L << 20;
 
     // Of each entry of the vocabulary: strings, tables and merges of a tokenizer.
-    private const long TokenizerBytesPerToken = 640;
+    private const long TokenizerBytesPerToken = 256;
 
     // Rows of logits computed together: a few hundred rows make the cost of reading the output matrix small.
     private const long MaxLogitBytes = 512L << 20;
