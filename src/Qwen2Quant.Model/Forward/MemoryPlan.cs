@@ -121,7 +121,7 @@ public sealed record MemoryPlan
         {
             Found = string.Create(CultureInfo.InvariantCulture, $"{given} bytes"),
             Expected = string.Create(CultureInfo.InvariantCulture, $"at least {(needed + Megabyte - 1) / Megabyte}MB"),
-            Remedy = "Raise --memory, or take a smaller --context.",
+            Remedy = "Raise --memory, or take fewer --threads or a smaller --context.",
         };
     }
 }

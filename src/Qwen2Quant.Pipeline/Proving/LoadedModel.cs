@@ -28,7 +28,8 @@ public sealed class LoadedModel : ILogitModel
         Checkpoint = checkpoint;
         _context = context;
         _model = Qwen2Model.Load(checkpoint.Config, checkpoint.Tensors, new ForwardOptions { Threads = context.Threads, ResidentBytes = residentBytes });
-        Tokenizer = new BpeTokenizer(checkpoint.Tokenizer);
+        // Any row of the output may be chosen, those that pad it too.
+        Tokenizer = new BpeTokenizer(checkpoint.Tokenizer.WithVocabularySize(checkpoint.Config.VocabSize));
     }
 
     public Checkpoint Checkpoint { get; }
@@ -138,7 +139,8 @@ public sealed class LoadedModel : ILogitModel
         string weights = plan.HoldsLayer ? "each layer is read once for all windows" : $"layers do not fit either, and are read again for every {plan.BatchTokens} tokens";
         return new QuantEvent("layer-by-layer", $"the weights do not fit in {Size(context.MemoryBytes)} of memory: {weights}; hidden states are kept {states}");
 
-        static string Size(long bytes) => string.Create(CultureInfo.InvariantCulture, bytes >= 1_000_000_000 ? $"{bytes / 1e9:0.##} GB" : $"{bytes / 1e6:0.#} MB");
+        static string Size(long bytes) =>
+            bytes >= 1_000_000_000 ? string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e9:0.##} GB") : string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e6:0.#} MB");
     }
 
     private sealed class WindowStates(LayerwisePass pass) : IWindowStates
