@@ -76,8 +76,7 @@ public sealed class LoadedModel : ILogitModel
     public IWindowStates? RunLayers(WindowPlan plan, IProgressSink progress, string title, CancellationToken cancellation)
     {
         if (_plan is not { IsWhole: false } memory) return null;
-        // What opening and tokenizing left behind would else stay beside the weights.
-        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+        ProcessMemory.Settle();
         IScratchFile? file = memory.SpillsStates ? CreateStateFile(memory.StateBytes) : null;
         LayerwisePass pass = new(_model, plan.WindowCount, plan.Context, new LayerwiseOptions { BatchTokens = memory.BatchTokens, LayerBytes = memory.LayerBytes, StateFile = file });
         try
