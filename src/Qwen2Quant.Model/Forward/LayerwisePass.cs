@@ -28,7 +28,7 @@ public sealed unsafe class LayerwisePass : IDisposable
     private readonly Qwen2Model _model;
     private readonly LayerwiseOptions _options;
     private readonly StateRows _states;
-    private readonly KvCache _cache;
+    private KvCache? _cache;
 
     /// <param name="windowLength">Tokens of each window.</param>
     public LayerwisePass(Qwen2Model model, int windowCount, int windowLength, LayerwiseOptions options)
@@ -43,6 +43,8 @@ public sealed unsafe class LayerwisePass : IDisposable
     }
 
     public int WindowCount { get; }
+
+    private KvCache Cache => _cache ?? throw new InvalidOperationException("the pass is finished");
 
     public int WindowLength { get; }
 
@@ -73,7 +75,7 @@ public sealed unsafe class LayerwisePass : IDisposable
         {
             ForEachBatch((states, count, windowLength) =>
             {
-                _model.RunLayer(layer, 0, states, count, windowLength, _cache, tap);
+                _model.RunLayer(layer, 0, states, count, windowLength, Cache, tap);
                 advance?.Invoke(count);
             }, cancellation);
         }
@@ -89,8 +91,8 @@ public sealed unsafe class LayerwisePass : IDisposable
     public void Finish(IActivationObserver? observer = null, CancellationToken cancellation = default)
     {
         ActivationTap tap = new(observer);
-        ForEachBatch((states, count, windowLength) => _model.ApplyOutputNorm(states, states, count, windowLength, _cache, tap), cancellation);
-        _cache.Scratch.Dispose();
+        ForEachBatch((states, count, windowLength) => _model.ApplyOutputNorm(states, states, count, windowLength, Cache, tap), cancellation);
+        FreeLayerMemory();
     }
 
     /// <summary>Copies the states of a window, [tokens, hidden size].</summary>
@@ -104,7 +106,13 @@ public sealed unsafe class LayerwisePass : IDisposable
     public void Dispose()
     {
         _states.Dispose();
-        _cache.Scratch.Dispose();
+        FreeLayerMemory();
+    }
+
+    private void FreeLayerMemory()
+    {
+        _cache?.Scratch.Dispose();
+        _cache = null;
     }
 
     private delegate void BatchAction(float* states, int count, int windowLength);
@@ -117,7 +125,7 @@ public sealed unsafe class LayerwisePass : IDisposable
         for (int window = 0; window < WindowCount; window += windowsPerBatch)
         {
             int windows = Math.Min(windowsPerBatch, WindowCount - window);
-            _cache.Truncate(0);
+            Cache.Truncate(0);
             for (int first = 0; first < WindowLength; first += stretch)
             {
                 cancellation.ThrowIfCancellationRequested();
@@ -128,12 +136,12 @@ public sealed unsafe class LayerwisePass : IDisposable
                 _states.Read(firstRow, states, count);
                 action(states, count, length);
                 _states.Write(firstRow, states, count);
-                _cache.Length = first + length;
+                Cache.Length = first + length;
             }
         }
 
-        GC.KeepAlive(_cache);
+        GC.KeepAlive(Cache);
     }
 
-    private float* Residual(int count) => _cache.Scratch.Get(Slot.Residual, (long)count * _model.Config.HiddenSize);
+    private float* Residual(int count) => Cache.Scratch.Get(Slot.Residual, (long)count * _model.Config.HiddenSize);
 }

@@ -94,7 +94,6 @@ public sealed class LoadedModel : ILogitModel
             using IProgressTask task = progress.Start(title, total, "tokens");
             for (int layer = 0; layer < layers; layer++) pass.RunLayer(layer, Observer, Advance, cancellation);
             pass.Finish(Observer, cancellation);
-            if (memory.HoldsOutput) _model.MakeOutputResident();
             return new WindowStates(pass);
 
             void Advance(int tokens)
@@ -111,7 +110,12 @@ public sealed class LoadedModel : ILogitModel
         }
     }
 
-    public void Logits(ReadOnlySpan<float> hidden, int rowCount, Span<float> logits) => _model.Logits(hidden, rowCount, logits);
+    public void Logits(ReadOnlySpan<float> hidden, int rowCount, Span<float> logits)
+    {
+        // Not before the layers of all models have run.
+        if (_plan is { HoldsOutput: true }) _model.MakeOutputResident();
+        _model.Logits(hidden, rowCount, logits);
+    }
 
     private IScratchFile CreateStateFile(long byteCount)
     {
