@@ -8,7 +8,7 @@ namespace Qwen2Quant.Model;
 public sealed record LayerwiseOptions
 {
     /// <summary>Tokens that go through a layer together: whole windows where they are shorter, else stretches of one.</summary>
-    public int BatchTokens { get; init; } = 1024;
+    public int BatchTokens { get; init; } = 512;
 
     /// <summary>Bytes for the weights of the layer at work. Matrices that do not fit are read again for each batch.</summary>
     public long LayerBytes { get; init; } = long.MaxValue;

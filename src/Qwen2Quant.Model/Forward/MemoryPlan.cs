@@ -24,7 +24,8 @@ public sealed record MemoryPlan
     private const long MaxLogitBytes = 512L << 20;
     private const long UsualLogitBytes = 32L << 20;
 
-    private const int MaxBatchTokens = 1024;
+    // A layer's weights are decoded for each batch: with fewer tokens that costs, with more their activations leave the caches.
+    private const int MaxBatchTokens = 512;
     private const int MinBatchTokens = 32;
 
     private MemoryPlan()
@@ -70,7 +71,7 @@ public sealed record MemoryPlan
         long Logits(long atMost) => models.Sum(model => Math.Clamp(atMost / model.LogitRowBytes, 1, windows.ScoredPerWindow) * model.LogitRowBytes);
         long LogitsWithin(long left) => Math.Min(MaxLogitBytes, left / models.Count);
 
-        long whole = models.Sum(model => model.WeightBytes + model.ActivationBytes(Math.Min(MaxBatchTokens, windows.Length)) + KvCache.ByteCount(model.Config, windows.Length));
+        long whole = models.Sum(model => model.WeightBytes + model.ActivationBytes(Math.Min(model.BatchTokens, windows.Length)) + KvCache.ByteCount(model.Config, windows.Length));
         if (whole + Logits(UsualLogitBytes) <= available) return new MemoryPlan { IsWhole = true, LogitBytes = LogitsWithin(available - whole) };
 
         long states = models.Sum(model => windows.Count * model.StateBytes(windows.Length));

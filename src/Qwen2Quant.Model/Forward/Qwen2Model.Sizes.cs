@@ -11,6 +11,8 @@ public sealed unsafe partial class Qwen2Model
 
     internal long LargestLayerBytes => _layers.Max(layer => layer.Matrices.Sum(matrix => matrix.ResidentBytes));
 
+    internal int BatchTokens => _batchTokens;
+
     internal long OutputBytes => _output.ResidentBytes;
 
     internal long LogitRowBytes => (long)Config.VocabSize * sizeof(float);
