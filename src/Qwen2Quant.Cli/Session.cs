@@ -2,7 +2,9 @@ using System.CommandLine;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Qwen2Quant.Cli.Output;
+using Qwen2Quant.Cli.Verbs;
 using Qwen2Quant.Core.Running;
+using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Cli;
@@ -26,6 +28,7 @@ internal sealed class Session(ParseResult parsed, CommonOptions options, TextWri
     {
         Threads = Parsed.GetValue(options.Threads),
         Cancellation = Interruption.Token,
+        MemoryBytes = Parsed.GetValue(ModelOptions.Memory) is { } memory ? Sizes.Parse(memory, "--memory") : MemoryPlan.DefaultBytes,
         Progress = Quiet ? NoProgress.Instance : ProgressDisplay.Create(Error, errorRedirected, UseColor),
     };
 

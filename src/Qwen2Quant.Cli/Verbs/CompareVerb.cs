@@ -31,6 +31,7 @@ internal static class CompareVerb
         verb.Options.Add(activations);
         windows.AddTo(verb);
         verb.Options.Add(dualChunk);
+        verb.Options.Add(ModelOptions.Memory);
         verb.SetAction(parsed => run(parsed, session =>
         {
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);

@@ -10,6 +10,13 @@ internal static class ModelOptions
     public const string ModelHelp = "Folder, .gguf file (any part of a split one), org/name[@revision] in the Hugging Face cache, or builtin:tiny";
     public const string TextHelp = "UTF-8 file, - for standard input, builtin:text (held-out prose) or builtin:calibration";
 
+    /// <summary>One option for every verb that runs a model; <see cref="Session"/> reads it.</summary>
+    public static Option<string?> Memory { get; } = new("--memory")
+    {
+        Description = "Memory for the whole program, for example 4GB: weights that do not fit are read layer by layer; results do not depend on it [default: three quarters of the machine's]",
+        HelpName = "SIZE",
+    };
+
     public static Argument<string> Model(string name = "MODEL") => new(name) { Description = ModelHelp };
 
     public static Option<string> Out() => new("--out", "-o") { Description = "Path of the output", HelpName = "PATH", Required = true };

@@ -25,6 +25,7 @@ internal static class PerplexityVerb
         verb.Options.Add(activations);
         windows.AddTo(verb);
         verb.Options.Add(dualChunk);
+        verb.Options.Add(ModelOptions.Memory);
         verb.SetAction(parsed => run(parsed, session =>
         {
             using Checkpoint checkpoint = ModelOptions.Open(session, model, dualChunk);

@@ -49,6 +49,7 @@ internal static class QuantizeVerb
         foreach (Option option in new Option[] { effort, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
         importance.AddTo(verb);
         windows.AddTo(verb);
+        verb.Options.Add(ModelOptions.Memory);
         verb.SetAction(parsed => run(parsed, session =>
         {
             Recipe recipe = recipes.ReadRecipe(session);

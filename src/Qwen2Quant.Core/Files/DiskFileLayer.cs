@@ -25,6 +25,16 @@ public sealed class DiskFileLayer : IFileLayer
     public IWriteFile Create(string path, long byteLength) =>
         new DiskWriteFile(path, File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None), byteLength);
 
+    public IScratchFile CreateScratch(string directory)
+    {
+        string path = Path.Combine(directory, $"qwen2quant-{Guid.NewGuid():N}.scratch");
+        FileOptions deletedBySystem = OperatingSystem.IsWindows() ? FileOptions.DeleteOnClose : FileOptions.None;
+        SafeFileHandle handle = File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Delete, deletedBySystem);
+        // Without a name the file is gone when its handle is, even if the process is killed.
+        if (!OperatingSystem.IsWindows()) File.Delete(path);
+        return new DiskScratchFile(path, handle);
+    }
+
     public bool IsInUse(string path)
     {
         if (Directory.Exists(path)) return Directory.EnumerateFiles(path).Any(IsInUse);
@@ -109,6 +119,17 @@ public sealed class DiskFileLayer : IFileLayer
         public long Length { get; } = RandomAccess.GetLength(handle);
 
         public int Read(long byteOffset, Span<byte> destination) => RandomAccess.Read(handle, destination, byteOffset);
+
+        public void Dispose() => handle.Dispose();
+    }
+
+    private sealed class DiskScratchFile(string path, SafeFileHandle handle) : IScratchFile
+    {
+        public string Path { get; } = path;
+
+        public int Read(long byteOffset, Span<byte> destination) => RandomAccess.Read(handle, destination, byteOffset);
+
+        public void Write(long byteOffset, ReadOnlySpan<byte> source) => RandomAccess.Write(handle, source, byteOffset);
 
         public void Dispose() => handle.Dispose();
     }

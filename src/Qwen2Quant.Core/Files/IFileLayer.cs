@@ -32,6 +32,19 @@ public interface IWriteFile : IDisposable
     void FlushToDisk();
 }
 
+/// <summary>A file for what does not fit in memory for a while, written and read at any position; it ends with its object, and with the process however that ends. Thread-safe.</summary>
+public interface IScratchFile : IDisposable
+{
+    /// <summary>The path under which it was created; nothing may be there any more.</summary>
+    string Path { get; }
+
+    /// <summary>Reads at most <paramref name="destination"/>.Length bytes; fewer is legal, 0 means the end.</summary>
+    int Read(long byteOffset, Span<byte> destination);
+
+    /// <summary>Writes all of <paramref name="source"/> at <paramref name="byteOffset"/>.</summary>
+    void Write(long byteOffset, ReadOnlySpan<byte> source);
+}
+
 /// <summary>What tells whether two paths are one file, and whether a file changed meanwhile.</summary>
 public readonly record struct FileIdentity(string ResolvedPath, long Length, DateTime LastWriteUtc);
 
@@ -46,6 +59,9 @@ public interface IFileLayer
 
     /// <summary>Creates a new file of that length; fails when the path exists.</summary>
     IWriteFile Create(string path, long byteLength);
+
+    /// <summary>Creates a scratch file in a folder.</summary>
+    IScratchFile CreateScratch(string directory);
 
     /// <summary>True when another run holds the file, or a file of the folder, open for writing.</summary>
     bool IsInUse(string path);

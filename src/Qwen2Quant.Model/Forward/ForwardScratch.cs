@@ -3,9 +3,9 @@ using Qwen2Quant.Core.Numerics;
 namespace Qwen2Quant.Model;
 
 /// <summary>Activation buffers of one sequence, kept from call to call; each starts at a multiple of 64 bytes and holds what was last written.</summary>
-internal sealed unsafe class ForwardScratch
+internal sealed unsafe class ForwardScratch : IDisposable
 {
-    private readonly float[][] _storage = new float[Enum.GetValues<Slot>().Length][];
+    private readonly NativeFloats[] _storage = [.. Enum.GetValues<Slot>().Select(_ => new NativeFloats())];
 
     public enum Slot
     {
@@ -21,10 +21,10 @@ internal sealed unsafe class ForwardScratch
         ExpertOutput,
     }
 
-    public float* Get(Slot slot, long floatCount)
+    public float* Get(Slot slot, long floatCount) => _storage[(int)slot].Get(floatCount);
+
+    public void Dispose()
     {
-        float[]? held = _storage[(int)slot];
-        if (held is null || held.Length < floatCount + 16) _storage[(int)slot] = held = MatrixProductPanels.AllocateAligned(floatCount, out _);
-        fixed (float* first = held) return (float*)(((nuint)first + 63) & ~(nuint)63);
+        foreach (NativeFloats held in _storage) held.Dispose();
     }
 }

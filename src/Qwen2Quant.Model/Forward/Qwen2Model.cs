@@ -12,7 +12,7 @@ namespace Qwen2Quant.Model;
 /// however the text is cut into calls (dynamic rope scaling beyond the trained length excepted, see <see cref="RopeTable"/>).
 /// Thread-safe: calls with different caches may run at once.
 /// </summary>
-public sealed unsafe class Qwen2Model
+public sealed unsafe partial class Qwen2Model
 {
     private const int RowsPerTask = 16;
 
@@ -38,22 +38,18 @@ public sealed unsafe class Qwen2Model
         _layers = new LayerWeights[config.NumHiddenLayers];
         for (int layer = 0; layer < _layers.Length; layer++) _layers[layer] = new LayerWeights(config, source, layer, options.Exact);
 
-        List<WeightMatrix> matrices = [.. _layers.SelectMany(layer => layer.Matrices), _output];
-        if (!config.TieWordEmbeddings) matrices.Add(_embedding);
-        IsResident = matrices.Sum(matrix => matrix.ResidentBytes) <= options.ResidentBytes;
-        if (!IsResident) return;
-        foreach (WeightMatrix matrix in matrices) matrix.MakeResident(_team);
+        if (WeightBytes <= options.ResidentBytes) MakeResident();
 
         TensorEntry Entry(string name) => source.Find(name) ?? throw new ArgumentException($"the source has no {name}", nameof(source));
     }
 
     public Qwen2Config Config { get; }
 
-    /// <summary>True when all weights are kept in memory as stored, false when they are read at each use and the source must stay open.</summary>
-    public bool IsResident { get; }
+    /// <summary>True when all matrices are kept, false when they are read at each use and the source must stay open. Embeddings are read row by row unless they are the output too.</summary>
+    public bool IsResident { get; private set; }
 
     /// <summary>Prepares a model to run.</summary>
-    /// <param name="canonicalTensors">All tensors of the configuration's catalogue in their shapes, as <see cref="CanonicalView"/> gives them; owned by the caller.</param>
+    /// <param name="canonicalTensors">All tensors of the configuration's catalogue in their shapes, as <see cref="CanonicalView"/> gives them; owned by the caller, and open as long as the model is used.</param>
     public static Qwen2Model Load(Qwen2Config config, ITensorSource canonicalTensors, ForwardOptions options) => new(config, canonicalTensors, options);
 
     /// <summary>A cache for a sequence of at most <paramref name="capacity"/> tokens.</summary>
@@ -94,40 +90,87 @@ public sealed unsafe class Qwen2Model
         fixed (float* states = hidden, target = logits) _output.Multiply(states, rowCount, target, _team);
     }
 
+    // An embedding that is not the output is read row by row.
+    private IEnumerable<WeightMatrix> MultipliedMatrices => _layers.SelectMany(layer => layer.Matrices).Append(_output);
+
+    /// <summary>Reads all matrices and keeps them.</summary>
+    public void MakeResident()
+    {
+        foreach (WeightMatrix matrix in MultipliedMatrices) matrix.MakeResident(_team);
+        IsResident = true;
+    }
+
+    /// <summary>Reads the output matrix and keeps it.</summary>
+    public void MakeOutputResident() => _output.MakeResident(_team);
+
+    /// <summary>Reads those matrices of a layer, in their order, that fit in <paramref name="bytes"/>; the caller releases what is returned.</summary>
+    internal IReadOnlyList<WeightMatrix> LoadLayer(int layer, long bytes, CancellationToken cancellation)
+    {
+        List<WeightMatrix> loaded = [];
+        if (IsResident) return loaded;
+        foreach (WeightMatrix matrix in _layers[layer].Matrices)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            if (matrix.ResidentBytes > bytes) continue;
+            bytes -= matrix.ResidentBytes;
+            loaded.Add(matrix);
+            matrix.MakeResident(_team);
+        }
+
+        return loaded;
+    }
+
     private void RunBatch(ReadOnlySpan<int> tokens, KvCache cache, float* states, ActivationTap tap)
     {
         int count = tokens.Length;
-        int hidden = Config.HiddenSize;
-        ForwardScratch scratch = cache.Scratch;
-        float* residual = scratch.Get(Slot.Residual, (long)count * hidden);
-        float* normalized = scratch.Get(Slot.Normalized, (long)count * hidden);
-        float* qkv = scratch.Get(Slot.QueryKeyValue, (long)count * (Config.QueryWidth + (2 * Config.KeyValueWidth)));
-        float* attended = scratch.Get(Slot.Attention, (long)count * Config.QueryWidth);
+        float* residual = cache.Scratch.Get(Slot.Residual, (long)count * Config.HiddenSize);
         Embed(tokens, residual);
-        for (int layer = 0; layer < _layers.Length; layer++)
-        {
-            LayerWeights weights = _layers[layer];
-            Normalize(residual, weights.AttentionNorm, normalized, count, cache.Length, layer == 0 ? "the embedding" : "the MLP of", layer - 1);
-            tap.Show(new LinearInput(LinearInputKind.Attention, layer), normalized, count, hidden);
-            weights.QueryKeyValue.Multiply(normalized, count, qkv, _team);
-            _attention.Append(layer, cache, qkv, weights.QueryKeyValueBias, count);
-            _attention.Attend(layer, cache, qkv, cache.Length, count, Config.WindowOf(layer), attended);
-            tap.Show(new LinearInput(LinearInputKind.AttentionOutput, layer), attended, count, Config.QueryWidth);
-            weights.AttentionOutput.Multiply(attended, count, residual, _team, accumulate: true);
-
-            Normalize(residual, weights.FeedForwardNorm, normalized, count, cache.Length, "the attention of", layer);
-            tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, hidden);
-            if (weights.Dense is not null) _feedForward.FeedForward(weights.Dense, scratch, normalized, count, residual, true, new LinearInput(LinearInputKind.FeedForwardDown, layer), tap);
-            else _feedForward.Mix(weights.Sparse!, scratch, normalized, count, residual, layer, tap);
-        }
-
-        Normalize(residual, _outputNorm, states, count, cache.Length, "the MLP of", _layers.Length - 1);
-        tap.Show(LinearInput.Output, states, count, hidden);
+        for (int layer = 0; layer < _layers.Length; layer++) RunLayer(layer, residual, count, count, cache, tap);
+        ApplyOutputNorm(residual, states, count, count, cache, tap);
         cache.Length += count;
         GC.KeepAlive(cache);
     }
 
-    private void Embed(ReadOnlySpan<int> tokens, float* target)
+    /// <summary>Takes states through one layer in place.</summary>
+    /// <param name="states">[count, hidden size]: windows one after the other, each of which follows the tokens in the cache.</param>
+    /// <param name="windowLength">Tokens of each window; divides <paramref name="count"/>.</param>
+    internal void RunLayer(int layer, float* states, int count, int windowLength, KvCache cache, ActivationTap tap)
+    {
+        int hidden = Config.HiddenSize;
+        int rowWidth = Config.QueryWidth + (2 * Config.KeyValueWidth);
+        ForwardScratch scratch = cache.Scratch;
+        float* normalized = scratch.Get(Slot.Normalized, (long)count * hidden);
+        float* qkv = scratch.Get(Slot.QueryKeyValue, (long)count * rowWidth);
+        float* attended = scratch.Get(Slot.Attention, (long)count * Config.QueryWidth);
+        LayerWeights weights = _layers[layer];
+        Normalize(states, weights.AttentionNorm, normalized, count, windowLength, cache.Length, layer == 0 ? "the embedding" : "the MLP of", layer - 1);
+        tap.Show(new LinearInput(LinearInputKind.Attention, layer), normalized, count, hidden);
+        weights.QueryKeyValue.Multiply(normalized, count, qkv, _team);
+        for (int first = 0; first < count; first += windowLength)
+        {
+            float* windowQkv = qkv + ((long)first * rowWidth);
+            _attention.Append(layer, cache, windowQkv, weights.QueryKeyValueBias, windowLength);
+            _attention.Attend(layer, cache, windowQkv, cache.Length, windowLength, Config.WindowOf(layer), attended + ((long)first * Config.QueryWidth));
+        }
+
+        tap.Show(new LinearInput(LinearInputKind.AttentionOutput, layer), attended, count, Config.QueryWidth);
+        weights.AttentionOutput.Multiply(attended, count, states, _team, accumulate: true);
+
+        Normalize(states, weights.FeedForwardNorm, normalized, count, windowLength, cache.Length, "the attention of", layer);
+        tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, hidden);
+        if (weights.Dense is not null) _feedForward.FeedForward(weights.Dense, scratch, normalized, count, states, true, new LinearInput(LinearInputKind.FeedForwardDown, layer), tap);
+        else _feedForward.Mix(weights.Sparse!, scratch, normalized, count, states, layer, tap);
+        GC.KeepAlive(cache);
+    }
+
+    /// <summary>The final norm of <paramref name="states"/>, which <paramref name="normalized"/> may be.</summary>
+    internal void ApplyOutputNorm(float* states, float* normalized, int count, int windowLength, KvCache cache, ActivationTap tap)
+    {
+        Normalize(states, _outputNorm, normalized, count, windowLength, cache.Length, "the MLP of", _layers.Length - 1);
+        tap.Show(LinearInput.Output, normalized, count, Config.HiddenSize);
+    }
+
+    internal void Embed(ReadOnlySpan<int> tokens, float* target)
     {
         for (int i = 0; i < tokens.Length; i++)
         {
@@ -143,8 +186,8 @@ public sealed unsafe class Qwen2Model
         }
     }
 
-    // y = w x / sqrt(mean(x^2) + eps); a value that is not finite makes the sum of squares so.
-    private void Normalize(float* x, float[] weight, float* y, int rowCount, int firstPosition, string origin, int layer)
+    // y = w x / sqrt(mean(x^2) + eps), which may be x; a value that is not finite makes the sum of squares so.
+    private void Normalize(float* x, float[] weight, float* y, int rowCount, int windowLength, int firstPosition, string origin, int layer)
     {
         int hidden = Config.HiddenSize;
         _team.Run((rowCount + RowsPerTask - 1) / RowsPerTask, task =>
@@ -156,7 +199,7 @@ public sealed unsafe class Qwen2Model
                 Span<float> target = new(y + ((long)row * hidden), hidden);
                 double squares = TensorPrimitives.SumOfSquares(source);
                 if (!double.IsFinite(squares)) squares = SumOfSquares(source);
-                if (!double.IsFinite(squares)) throw NotFinite(origin, layer, firstPosition + row);
+                if (!double.IsFinite(squares)) throw NotFinite(origin, layer, firstPosition + (row % windowLength));
                 TensorPrimitives.Multiply(source, (float)(1 / Math.Sqrt((squares / hidden) + Config.RmsNormEps)), target);
                 TensorPrimitives.Multiply(target, weight, target);
             }

@@ -37,10 +37,10 @@ public static class DiagonalCalibration
     {
         DiagonalCollector collector = new(context.Threads);
         ActivationMaxima maxima = new(context.Threads);
-        LoadedModel model = new(checkpoint, context) { Observer = new ObserverList(collector, maxima) };
+        LoadedModel model = LoadedModel.ForWindows(checkpoint, context, new ObserverList(collector, maxima));
         WindowPlan windows = Windows(model.Tokenizer, text, options, context);
-        PerplexityResult perplexity = PerplexityRun.Run(
-            model, windows, new RunOptions { Threads = context.Threads, Progress = context.Progress, Title = "calibrating" }, context.Cancellation);
+        RunOptions run = LoadedModel.Prepare([model], windows, context, DiagonalCollector.ByteCount(checkpoint.Tensors.Catalogue));
+        PerplexityResult perplexity = PerplexityRun.Run(model, windows, run with { Title = "calibrating" }, context.Cancellation);
         Imatrix imatrix = new(collector.Entries(checkpoint.Tensors.Catalogue, options.ProcessOutput), [text.Name], windows.WindowCount, options.Context);
         imatrix.Check(checkpoint.Location.DisplayName);
         return (imatrix, perplexity with { Activations = maxima.Report(windows, context.Events) });

@@ -11,6 +11,10 @@ public sealed class DiagonalCollector(int threads) : IActivationObserver
     private readonly WorkerTeam _team = new(threads);
     private readonly Dictionary<LinearInput, ChannelSquares> _squares = [];
 
+    /// <summary>Bytes that the sums of a model take at most, their entries and the file made of them included.</summary>
+    public static long ByteCount(TensorCatalogue catalogue) =>
+        (sizeof(double) + (3 * sizeof(float))) * catalogue.Tensors.Where(tensor => tensor.Shape.Rank == 2).Sum(tensor => tensor.Shape.RowLength);
+
     public void Observe(LinearInput input, ReadOnlySpan<float> rows, int rowCount)
     {
         if (!_squares.TryGetValue(input, out ChannelSquares? squares)) _squares.Add(input, squares = new ChannelSquares(rows.Length / rowCount));

@@ -37,6 +37,8 @@ public sealed class BuiltInModels : IFileLayer
 
     public IWriteFile Create(string path, long byteLength) => throw ReadOnly();
 
+    public IScratchFile CreateScratch(string directory) => throw ReadOnly();
+
     public void CreateDirectory(string path) => throw ReadOnly();
 
     public void Rename(string from, string to, bool overwrite) => throw ReadOnly();

@@ -17,9 +17,9 @@ public static class Proof
     public static PerplexityResult Perplexity(Checkpoint checkpoint, EvaluationText text, WindowOptions options, RunContext context, bool withActivations = false)
     {
         ActivationMaxima? maxima = withActivations ? new(context.Threads) : null;
-        LoadedModel model = new(checkpoint, context) { Observer = maxima };
+        LoadedModel model = LoadedModel.ForWindows(checkpoint, context, maxima);
         WindowPlan windows = Windows(model.Tokenizer, text, options);
-        PerplexityResult result = PerplexityRun.Run(model, windows, RunOptions(context), context.Cancellation);
+        PerplexityResult result = PerplexityRun.Run(model, windows, LoadedModel.Prepare([model], windows, context), context.Cancellation);
         return maxima is null ? result : result with { Activations = maxima.Report(windows, context.Events) };
     }
 
@@ -28,8 +28,8 @@ public static class Proof
     public static ComparisonResult Compare(Checkpoint baseCheckpoint, Checkpoint candidateCheckpoint, EvaluationText text, WindowOptions options, RunContext context, bool withActivations = false)
     {
         ActivationMaxima? baseMaxima = withActivations ? new(context.Threads) : null, candidateMaxima = withActivations ? new(context.Threads) : null;
-        LoadedModel baseModel = new(baseCheckpoint, context) { Observer = baseMaxima };
-        LoadedModel candidate = new(candidateCheckpoint, context) { Observer = candidateMaxima };
+        LoadedModel baseModel = LoadedModel.ForWindows(baseCheckpoint, context, baseMaxima);
+        LoadedModel candidate = LoadedModel.ForWindows(candidateCheckpoint, context, candidateMaxima);
         RequireSameTokens(baseModel, candidate, text);
         WindowPlan windows = Windows(baseModel.Tokenizer, text, options);
         ComparisonResult result = ComparisonRun.Run(
@@ -37,7 +37,7 @@ public static class Proof
             candidate,
             windows,
             ids => baseModel.Tokenizer.Decode([.. ids]),
-            RunOptions(context),
+            LoadedModel.Prepare([baseModel, candidate], windows, context),
             context.Cancellation);
         if (baseMaxima is null || candidateMaxima is null) return result;
         return result with { Activations = new ActivationComparison(baseMaxima.Report(windows, context.Events), candidateMaxima.Report(windows, context.Events)) };
@@ -57,6 +57,4 @@ public static class Proof
 
     private static WindowPlan Windows(ITokenizer tokenizer, EvaluationText text, WindowOptions options) =>
         WindowPlan.Create(tokenizer.Encode(text.Text, parseSpecial: false), options with { BeginToken = tokenizer.LeadingId }, text.Name);
-
-    private static RunOptions RunOptions(RunContext context) => new() { Threads = context.Threads, Progress = context.Progress };
 }

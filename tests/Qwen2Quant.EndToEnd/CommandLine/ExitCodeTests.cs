@@ -30,6 +30,7 @@ public sealed class ExitCodeTests : IDisposable
     [InlineData("inspect builtin:nonsense", "builtin:tiny")]
     [InlineData("perplexity builtin:tiny --data builtin:text --chunks 0", "--chunks")]
     [InlineData("perplexity builtin:tiny --data builtin:text --chunks many", "--chunks")]
+    [InlineData("perplexity builtin:tiny --data builtin:text --memory lots", "--memory")]
     [InlineData("generate builtin:tiny --prompt a --top-p 2", "--top-p")]
     [InlineData("generate builtin:tiny --prompt a --temperature -1", "--temperature")]
     [InlineData("generate builtin:tiny --prompt a --max-tokens -1", "--max-tokens")]
@@ -122,6 +123,25 @@ public sealed class ExitCodeTests : IDisposable
     [Fact]
     public void AMissingOutputFolderGives6() =>
         Refuses(6, "does not exist", "quantize", Models.Tiny, "--to", "gguf:Q4_0", "--out", _folder.File("no/such/folder/m.gguf"));
+
+    [Theory]
+    [InlineData("perplexity builtin:tiny --data builtin:text --memory 1MB")]
+    [InlineData("compare builtin:tiny builtin:tiny --data builtin:text --memory 1MB")]
+    [InlineData("calibrate builtin:tiny --data builtin:text --out im.gguf --memory 1MB")]
+    public void TooLittleMemoryGives6AndSaysHowMuchWouldDo(string line)
+    {
+        CliResult result = Refuses(6, "at least", line.Split(' '));
+        string enough = System.Text.RegularExpressions.Regex.Match(result.Error, "at least ([0-9]+MB)").Groups[1].Value;
+        CliCommand.Succeed([.. line.Replace("1MB", enough, StringComparison.Ordinal).Replace("im.gguf", _folder.File("im.gguf"), StringComparison.Ordinal).Split(' '), "--threads", $"{Environment.ProcessorCount}"]);
+    }
+
+    [LinuxFact]
+    public void ATemporaryFolderThatIsFullGives6()
+    {
+        string enough = System.Text.RegularExpressions.Regex.Match(Refuses(6, "at least", "perplexity", Models.Tiny, "--data", "builtin:text", "--memory", "1MB").Error, "at least ([0-9]+MB)").Groups[1].Value;
+        CliResult result = new CliCommand("perplexity", Models.Tiny, "--data", "builtin:text", "--memory", enough) { Environment = new Dictionary<string, string> { ["TMPDIR"] = "/proc" } }.Run().Expect(6);
+        Assert.Contains("TMPDIR", result.Error, StringComparison.Ordinal);
+    }
 
     /// <summary>A file system without room for a file, as any machine has one.</summary>
     [LinuxFact]

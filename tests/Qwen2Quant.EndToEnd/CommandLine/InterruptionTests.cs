@@ -80,6 +80,35 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
         Assert.Equal([], Directory.GetFiles(_folder.Path, ".*"));
     }
 
+    /// <summary>States that do not fit in memory go to a file without a name: not even a killed run leaves it.</summary>
+    [LinuxFact]
+    public void AStoppedRunLeavesNoFileOfHiddenStates()
+    {
+        const int killed = 9;
+        foreach (int signal in new[] { Interrupt, Terminate, killed })
+        {
+            if (Signals.IsIgnoredHere(signal)) continue;
+            string temporary = Directory.CreateDirectory(_folder.File($"tmp{signal}")).FullName;
+            CliCommand command = new("perplexity", model.LargePath, "--data", "builtin:text", "--memory", "120MB", "--threads", "1", "--quiet")
+            {
+                Environment = new Dictionary<string, string> { ["TMPDIR"] = temporary, ["QWEN2QUANT_SIMD"] = "scalar" },
+            };
+            using Process process = command.Start();
+            Task<string> text = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
+            while (!process.HasExited && !HasOpen(process.Id, temporary)) Thread.Sleep(5);
+            Assert.False(process.HasExited, "it ended before it could be stopped: " + (process.HasExited ? error.GetAwaiter().GetResult() : ""));
+            Assert.Equal(0, Kill(process.Id, signal));
+            CliResult result = command.Finish(process, text, error).Expect(128 + signal);
+            Assert.Equal("", result.Output);
+            // Killed, the runtime leaves files of its own.
+            Assert.Equal([], Directory.GetFileSystemEntries(temporary, "*.scratch"));
+        }
+    }
+
+    /// <summary>True when a process has a file of a folder open whose name is gone.</summary>
+    private static bool HasOpen(int processId, string folder) =>
+        Directory.EnumerateFiles($"/proc/{processId}/fd").Any(link => File.ResolveLinkTarget(link, returnFinalTarget: false)?.FullName is { } target && target.StartsWith(folder, StringComparison.Ordinal) && target.EndsWith(" (deleted)", StringComparison.Ordinal));
+
     /// <summary>Two runs for one output: the second is told to try again, and the first goes on.</summary>
     [Fact]
     public void ASecondRunForTheSameOutputIsToldToWait()

@@ -27,7 +27,7 @@ public sealed record CliResult(string CommandLine, int ExitCode, string Output, 
 public sealed record CliCommand(params string[] Arguments)
 {
     private static readonly string[] Cleared =
-        ["NO_COLOR", "TERM", "LC_ALL", "LANG", "LC_NUMERIC", "QWEN2QUANT_SIMD", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "DOTNET_TieredCompilation"];
+        ["NO_COLOR", "TERM", "LC_ALL", "LANG", "LC_NUMERIC", "QWEN2QUANT_SIMD", "TMPDIR", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "DOTNET_TieredCompilation"];
 
     /// <summary>What the project reference copied beside the tests.</summary>
     public static string Assembly { get; } = Path.Combine(AppContext.BaseDirectory, "qwen2quant.dll");

@@ -45,6 +45,12 @@ public sealed class FaultyFileLayer(IFileLayer inner, int failingCall, Fault fau
         return new WriteFile(this, inner.Create(path, byteLength));
     }
 
+    public IScratchFile CreateScratch(string directory)
+    {
+        Step("scratch", directory);
+        return new ScratchFile(this, inner.CreateScratch(directory));
+    }
+
     public bool IsInUse(string path) => inner.IsInUse(path);
 
     public bool FileExists(string path) => inner.FileExists(path);
@@ -125,6 +131,25 @@ public sealed class FaultyFileLayer(IFileLayer inner, int failingCall, Fault fau
     }
 
     private Fault FaultKind => fault;
+
+    private sealed class ScratchFile(FaultyFileLayer layer, IScratchFile inner) : IScratchFile
+    {
+        public string Path => inner.Path;
+
+        public int Read(long byteOffset, Span<byte> destination)
+        {
+            if (!layer.Step("scratch-read", Path)) return inner.Read(byteOffset, destination);
+            return layer.FaultKind == Fault.Truncated ? 0 : inner.Read(byteOffset, destination[..Math.Min(destination.Length, 1)]);
+        }
+
+        public void Write(long byteOffset, ReadOnlySpan<byte> source)
+        {
+            layer.Step("scratch-write", Path);
+            inner.Write(byteOffset, source);
+        }
+
+        public void Dispose() => inner.Dispose();
+    }
 
     private sealed class WriteFile(FaultyFileLayer layer, IWriteFile inner) : IWriteFile
     {

@@ -94,6 +94,8 @@ public sealed class MemoryFolder : IFileLayer
 
     public IWriteFile Create(string path, long byteLength) => throw new NotSupportedException();
 
+    public IScratchFile CreateScratch(string directory) => throw new NotSupportedException();
+
     public void CreateDirectory(string path) => throw new NotSupportedException();
 
     public void Rename(string from, string to, bool overwrite) => throw new NotSupportedException();

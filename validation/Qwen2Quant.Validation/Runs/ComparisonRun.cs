@@ -35,8 +35,10 @@ public static class ComparisonRun
         }
 
         Stopwatch clock = Stopwatch.StartNew();
-        WindowModel first = new(baseModel, plan, options, "base");
-        WindowModel second = new(candidateModel, plan, options, "candidate");
+        using WindowModel first = new(baseModel, plan, options, "base");
+        using WindowModel second = new(candidateModel, plan, options, "candidate");
+        first.RunLayers(options.Progress, "base, layer by layer", cancellation);
+        second.RunLayers(options.Progress, "candidate, layer by layer", cancellation);
         RowScore[] scores = new RowScore[first.RowsPerChunk];
         ComparisonTotals totals = new();
         ParallelOptions parallel = new() { MaxDegreeOfParallelism = options.Threads };

@@ -18,7 +18,8 @@ public static class PerplexityRun
     public static PerplexityResult Run(ILogitModel model, WindowPlan plan, RunOptions options, CancellationToken cancellation = default)
     {
         Stopwatch clock = Stopwatch.StartNew();
-        WindowModel windows = new(model, plan, options, "model");
+        using WindowModel windows = new(model, plan, options, "model");
+        windows.RunLayers(options.Progress, $"{options.Title}, layer by layer", cancellation);
         double[] losses = new double[windows.RowsPerChunk];
         MeanAccumulator total = new();
         ParallelOptions parallel = new() { MaxDegreeOfParallelism = options.Threads };

@@ -1,17 +1,19 @@
 using System.Globalization;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Running;
 
 namespace Qwen2Quant.Validation;
 
 /// <summary>A model with the buffers of one window: hidden states of all positions, logits of some rows.</summary>
-internal sealed class WindowModel
+internal sealed class WindowModel : IDisposable
 {
     private readonly ILogitModel _model;
     private readonly WindowPlan _plan;
     private readonly string _role;
     private readonly int[] _input;
     private readonly float[] _hidden;
-    private readonly float[] _logits;
+    private float[]? _logits;
+    private IWindowStates? _states;
     private int _window;
     private int _firstPosition;
 
@@ -27,17 +29,25 @@ internal sealed class WindowModel
         RowsPerChunk = (int)Math.Clamp(Math.Min(options.LogitBytes, Array.MaxLength) / rowBytes, 1, plan.ScoredPerWindow);
         _input = new int[plan.Context];
         _hidden = new float[Product(plan.Context, model.HiddenSize)];
-        _logits = new float[Product(RowsPerChunk, VocabularySize)];
     }
 
     public int VocabularySize { get; }
 
     public int RowsPerChunk { get; }
 
-    /// <summary>Runs the tokens of window <paramref name="index"/> of the plan.</summary>
+    /// <summary>Lets a model that works layer by layer run all windows; before the first <see cref="Forward"/>.</summary>
+    public void RunLayers(IProgressSink progress, string title, CancellationToken cancellation) => _states = _model.RunLayers(_plan, progress, title, cancellation);
+
+    /// <summary>Runs the tokens of window <paramref name="index"/> of the plan, or takes what <see cref="RunLayers"/> made of them.</summary>
     public void Forward(int index)
     {
         _window = index;
+        if (_states is not null)
+        {
+            _states.Read(index, _hidden);
+            return;
+        }
+
         _plan.CopyInput(index, _input);
         _model.Forward(_input, _hidden);
     }
@@ -46,6 +56,8 @@ internal sealed class WindowModel
     public void ComputeRows(int firstPosition, int rowCount)
     {
         _firstPosition = firstPosition;
+        // Not before the layers have run, whose memory it takes over.
+        _logits ??= new float[Product(RowsPerChunk, VocabularySize)];
         _model.Logits(
             _hidden.AsSpan(firstPosition * _model.HiddenSize, rowCount * _model.HiddenSize),
             rowCount,
@@ -53,6 +65,8 @@ internal sealed class WindowModel
     }
 
     public ReadOnlySpan<float> Row(int row) => _logits.AsSpan(row * VocabularySize, VocabularySize);
+
+    public void Dispose() => _states?.Dispose();
 
     /// <summary>The error for a row whose logits are not all finite or whose probabilities leave the range of numbers.</summary>
     public QuantException NotFinite(int row)
