@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Qwen2Quant.Core.Numerics;
 
-/// <summary>Floats outside the collected heap at a multiple of 64 bytes, kept and grown as needed; what they held is lost when they grow.</summary>
+/// <summary>Floats outside the collected heap at a multiple of 64 bytes, kept and grown as needed; what they held is lost when they grow. For one thread at a time.</summary>
 public sealed unsafe class NativeFloats : IDisposable
 {
     private float* _first;
@@ -18,6 +18,7 @@ public sealed unsafe class NativeFloats : IDisposable
             Free();
             _first = (float*)NativeMemory.AlignedAlloc(checked((nuint)floatCount * sizeof(float)), 64);
             _capacity = floatCount;
+            GC.AddMemoryPressure(floatCount * sizeof(float));
         }
 
         return _first;
@@ -31,7 +32,9 @@ public sealed unsafe class NativeFloats : IDisposable
 
     private void Free()
     {
+        if (_first is null) return;
         NativeMemory.AlignedFree(_first);
+        GC.RemoveMemoryPressure(_capacity * sizeof(float));
         _first = null;
         _capacity = 0;
     }

@@ -93,12 +93,19 @@ public sealed unsafe class KvCache
 
     private static long RoundUp(long count) => (count + MatrixProduct.PanelWidth - 1) / MatrixProduct.PanelWidth * MatrixProduct.PanelWidth;
 
-    internal sealed class Layer(long keyCount, long valueCount)
+    internal sealed class Layer
     {
         private readonly NativeFloats _keys = new();
         private readonly NativeFloats _values = new();
 
-        public float* Keys => _keys.Get(keyCount);
-        public float* Values => _values.Get(valueCount);
+        public Layer(long keyCount, long valueCount)
+        {
+            // Here and not on use: many threads read these.
+            Keys = _keys.Get(keyCount);
+            Values = _values.Get(valueCount);
+        }
+
+        public float* Keys { get; }
+        public float* Values { get; }
     }
 }

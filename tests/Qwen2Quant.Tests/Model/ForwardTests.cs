@@ -77,6 +77,15 @@ public class ForwardTests
     }
 
     [Fact]
+    public void FreshCachesChangeNoBit()
+    {
+        Qwen2Model model = Qwen2Model.Load(Dense, MemorySource.Random(Dense, 12), new ForwardOptions { Threads = 4 });
+        int[] tokens = Tokens(Dense, 256);
+        float[] expected = Run(model, tokens, [256]);
+        for (int repeat = 0; repeat < 50; repeat++) Assert.Equal(expected, Run(model, tokens, [256]));
+    }
+
+    [Fact]
     public void TruncatedCacheContinuesAsIfNothingHadFollowed()
     {
         Qwen2Model model = Qwen2Model.Load(Dense, MemorySource.Random(Dense, 3), new ForwardOptions { Threads = 1 });
