@@ -27,7 +27,7 @@ internal unsafe interface IIntegerKernel
 /// <summary>Sizes that packed integers and kernels share.</summary>
 internal static class IntegerPanel
 {
-    public const int ScalesPerBlock = MatrixProduct.DepthBlock / IntegerForm.ScaleLength;
+    public const int ScalesPerBlock = IntegerForm.RunsPerBlock;
 
     /// <summary>Shorts from row to row of packed activations, a constant for the same reason as <see cref="MatrixProduct.PackedStride"/>.</summary>
     public const int RowStride = MatrixProduct.DepthBlock + 32;

@@ -36,6 +36,12 @@ internal sealed unsafe class PackedInput
     /// <summary>Sums of 32 values each, packed as <see cref="Floats"/> with a depth 32 times smaller.</summary>
     public float* Sums(int block, int row) => At(_sums, block, row, MatrixProduct.PackedStride);
 
+    /// <summary>Shorts from one depth block's codes to the next one's.</summary>
+    public long CodeStride => (long)PaddedRows * IntegerPanel.RowStride;
+
+    /// <summary>Floats from one depth block's scales to the next one's.</summary>
+    public long ScaleStride => (long)PaddedRows * IntegerPanel.ScalesPerBlock;
+
     /// <summary>Packs rows of <paramref name="depth"/> floats that lie back to back.</summary>
     /// <param name="integers">Also codes, scales and sums; the depth is then a multiple of 32.</param>
     public void Pack(float* a, int rowCount, int depth, bool floats, bool integers, WorkerTeam team, SimdLevel level)

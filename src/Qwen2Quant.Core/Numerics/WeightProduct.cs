@@ -108,10 +108,21 @@ public static unsafe class WeightProduct
         }
     }
 
+    // One row needs no panel where a type multiplies its blocks as they are; the sums of more than 256 runs would be two steps of the product.
+    private static bool TryDots(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, bool accumulate, SimdLevel level)
+    {
+        IntegerForm form = job.Part.Type.Integers!;
+        if (job.RowCount != 1 || level < SimdLevel.Avx512 || !form.HasDots || (form.HasOrigins && depth > Block * IntegerForm.ScaleLength)) return false;
+        IntegerInput row = new(input.Codes(0, job.FirstRow), input.CodeStride, input.Scales(0, job.FirstRow), input.ScaleStride, input.Sums(0, job.FirstRow));
+        form.Dots(rows, job.Part.Type.ByteCount(depth), channels, depth, row, c, accumulate);
+        return true;
+    }
+
     private static void Integers<TFloat, TInteger>(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, long cStride, bool accumulate, SimdLevel level, PanelPacker packer)
         where TFloat : struct, IMatrixProductKernel
         where TInteger : struct, IIntegerKernel
     {
+        if (TryDots(job, input, rows, channels, depth, c, accumulate, level)) return;
         packer.UnpackIntegers(job.Part.Type, rows, channels, depth);
         for (int k = 0; k < depth; k += Block)
         {

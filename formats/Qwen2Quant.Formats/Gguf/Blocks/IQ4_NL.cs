@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -7,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq4_nl</c>: half d, 16 bytes of nibbles; value <c>d * table[q]</c>.</summary>
-internal readonly struct IQ4_NL : ICodecFormat, IntegerFormat
+internal readonly struct IQ4_NL : ICodecFormat, IIntegerFormat
 {
     internal static readonly float[] Table = NibbleTable.Iq4.ToArray();
 
@@ -28,11 +29,11 @@ internal readonly struct IQ4_NL : ICodecFormat, IntegerFormat
 
     public static bool HasOrigins => false;
 
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
-    {
-        scales = HalfAt(in block, 0);
-        Shorts.Lookup(ref ByteAt(in block, 2), NibbleTable.Iq4Integers, ref codes);
-    }
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => scales = HalfAt(in block, 0);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Lookup(ref ByteAt(in block, 2), NibbleTable.Iq4Integers);
 
     /// <summary>ggml's codes are nearest under the scale before it is rounded.</summary>
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>

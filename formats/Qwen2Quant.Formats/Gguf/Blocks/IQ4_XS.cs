@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -6,7 +7,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_iq4_xs</c>: half d, 2 and 4 bytes of 6-bit scales, 128 of nibbles; value <c>(d * (scale - 32)) * table[q]</c>, 32 values a scale.</summary>
-internal readonly struct IQ4_XS : ICodecFormat, IntegerFormat
+internal readonly struct IQ4_XS : ICodecFormat, IIntegerFormat
 {
     private const int SubBlocks = Iq4Multiples.SubBlocks;
 
@@ -31,15 +32,15 @@ internal readonly struct IQ4_XS : ICodecFormat, IntegerFormat
 
     public static bool HasOrigins => false;
 
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride)
     {
         float d = HalfAt(in block, 0);
-        for (int k = 0; k < SubBlocks; k++)
-        {
-            Unsafe.Add(ref scales, k * stride) = d * MultipleAt(in block, k);
-            Shorts.Lookup(ref ByteAt(in block, 8 + (16 * k)), NibbleTable.Iq4Integers, ref Unsafe.Add(ref codes, 32 * k));
-        }
+        for (int k = 0; k < SubBlocks; k++) Unsafe.Add(ref scales, k * stride) = d * MultipleAt(in block, k);
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Lookup(ref ByteAt(in block, 8 + (16 * run)), NibbleTable.Iq4Integers);
 
     /// <summary>ggml's codes are nearest under d before it is rounded.</summary>
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics.Lanes;
 using static Qwen2Quant.Formats.Gguf.Blocks.Field;
@@ -6,7 +7,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_mxfp4</c>: one E8M0 exponent, 16 bytes of nibbles; value <c>fp4 * 2^(e - 127)</c>, with doubled table and halved scale.</summary>
-internal readonly struct MXFP4 : ICodecFormat, IntegerFormat
+internal readonly struct MXFP4 : ICodecFormat, IIntegerFormat
 {
     /// <summary>The largest exponent ggml writes: 12 times its half is still finite.</summary>
     private const int LargestExponent = 252;
@@ -29,11 +30,11 @@ internal readonly struct MXFP4 : ICodecFormat, IntegerFormat
 
     public static bool HasOrigins => false;
 
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
-    {
-        scales = HalfScale(ByteAt(in block, 0));
-        Shorts.Lookup(ref ByteAt(in block, 1), NibbleTable.Fp4Integers, ref codes);
-    }
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => scales = HalfScale(ByteAt(in block, 0));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Lookup(ref ByteAt(in block, 1), NibbleTable.Fp4Integers);
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {

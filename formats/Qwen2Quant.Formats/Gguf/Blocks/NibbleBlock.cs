@@ -24,7 +24,7 @@ internal interface INibbleFormat
 /// ggml's <c>block_q4_0</c>, <c>q4_1</c>, <c>q5_0</c> and <c>q5_1</c>: half d, half m where the format has a minimum, 32 fifth bits where it has 5, 16 bytes of nibbles.
 /// Value <c>(q - 2^(bits - 1)) * d</c> or <c>q * d + m</c>.
 /// </summary>
-internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IntegerFormat where TFormat : struct, INibbleFormat
+internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IIntegerFormat where TFormat : struct, INibbleFormat
 {
     public static string Name => TFormat.Name;
     public static int BlockValues => 32;
@@ -43,7 +43,11 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IntegerFor
         get => TFormat.HasMinimum ? 0 : CodeCount / 2;
     }
 
-    private static int FifthBitOffset => TFormat.HasMinimum ? 4 : 2;
+    private static int FifthBitOffset
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => TFormat.HasMinimum ? 4 : 2;
+    }
 
     private static int NibbleOffset
     {
@@ -69,21 +73,18 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IntegerFor
     public static bool HasOrigins => TFormat.HasMinimum;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride)
     {
         scales = HalfAt(in block, 0);
         if (TFormat.HasMinimum) origins = HalfAt(in block, 2);
-        (Vector256<short> low, Vector256<short> high) = Shorts.Nibbles(ref ByteAt(in block, NibbleOffset));
-        if (TFormat.CodeBits == 5)
-        {
-            uint fifthBits = UIntAt(in block, FifthBitOffset);
-            low |= Shorts.FifthBits(fifthBits);
-            high |= Shorts.FifthBits(fifthBits >> 16);
-        }
+    }
 
-        Vector256<short> zero = Vector256.Create((short)Zero);
-        (low - zero).StoreUnsafe(ref codes);
-        (high - zero).StoreUnsafe(ref codes, 16);
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run)
+    {
+        Vector256<byte> codes = Shorts.Nibbles(ref ByteAt(in block, NibbleOffset));
+        if (TFormat.CodeBits == 5) codes |= Shorts.FifthBits(UIntAt(in block, FifthBitOffset));
+        return Shorts.Widen(codes.AsSByte() - Vector256.Create((sbyte)Zero));
     }
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>

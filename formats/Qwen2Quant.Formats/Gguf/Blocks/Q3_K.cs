@@ -8,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q3_K</c>: 32 bytes of high bits, 64 of low bit pairs, 12 of 6-bit scales, half d; value <c>(d * (scale - 32)) * (q - 4)</c>, 16 values a scale.</summary>
-internal readonly struct Q3_K : ICodecFormat, IntegerFormat
+internal readonly struct Q3_K : ICodecFormat, IIntegerFormat
 {
     private const int LowOffset = 32;
     private const int ScaleOffset = 96;
@@ -51,29 +51,22 @@ internal readonly struct Q3_K : ICodecFormat, IntegerFormat
 
     public static bool HasOrigins => false;
 
-    /// <summary>The sub-scales go into the codes.</summary>
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride)
     {
         float d = HalfAt(in block, HalfOffset);
-        Vector256<short> low2 = Vector256.Create((short)3), high1 = Vector256.Create((short)4), zero = Vector256.Create((short)Zero);
-        for (int first = 0; first < 32; first += SubLength)
-        {
-            Vector256<short> high = Vector256.ShiftLeft(Shorts.FromBytes(ref ByteAt(in block, first)), 2);
-            for (int half = 0; half < 2; half++)
-            {
-                Vector256<short> low = Shorts.FromBytes(ref ByteAt(in block, LowOffset + (32 * half) + first));
-                for (int plane = 0; plane < 4; plane++)
-                {
-                    int k = (8 * half) + (2 * plane) + (first / SubLength);
-                    Vector256<short> code = ((low & low2) | (high & high1)) - zero;
-                    (code * Vector256.Create((short)Scale(in block, k))).StoreUnsafe(ref codes, (nuint)(k * SubLength));
-                    low = Vector256.ShiftRightLogical(low, 2);
-                    high = Vector256.ShiftRightLogical(high, 1);
-                }
-            }
-        }
-
         for (int run = 0; run < 8; run++) Unsafe.Add(ref scales, run * stride) = d;
+    }
+
+    /// <summary>With the sub-scales in them.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run)
+    {
+        (int half, int plane) = (run >> 2, run & 3);
+        Vector256<byte> low = Shorts.Bits(Shorts.Load(ref ByteAt(in block, LowOffset + (32 * half))), 2 * plane, 3);
+        Vector256<byte> high = Shorts.Bits(Shorts.Load(ref ByteAt(in block, 0)), run, 1);
+        Vector256<sbyte> code = (low | Vector256.ShiftLeft(high.AsUInt16(), 2).AsByte()).AsSByte() - Vector256.Create((sbyte)Zero);
+        return Shorts.Widen(code) * Shorts.Pair(Scale(in block, 2 * run), Scale(in block, (2 * run) + 1));
     }
 
     [SkipLocalsInit]

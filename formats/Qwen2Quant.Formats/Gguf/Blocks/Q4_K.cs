@@ -6,7 +6,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q4_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal readonly struct Q4_K : IAffineFormat, IntegerFormat
+internal readonly struct Q4_K : IAffineFormat, IIntegerFormat
 {
     public static string Name => "Q4_K";
     public static int BlockValues => 256;
@@ -38,19 +38,11 @@ internal readonly struct Q4_K : IAffineFormat, IntegerFormat
 
     public static bool HasOrigins => true;
 
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
-    {
-        SixBitScales.Unpack(in block, ref scales, ref origins, stride);
-        for (int pair = 0; pair < 4; pair++)
-        {
-            for (int l = 0; l < 32; l += 16)
-            {
-                (Vector256<short> low, Vector256<short> high) = Shorts.Nibbles(ref ByteAt(in block, 16 + (32 * pair) + l));
-                low.StoreUnsafe(ref codes, (nuint)((64 * pair) + l));
-                high.StoreUnsafe(ref codes, (nuint)((64 * pair) + 32 + l));
-            }
-        }
-    }
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => SixBitScales.Unpack(in block, ref scales, ref origins, stride);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Widen(Shorts.Bits(Shorts.Load(ref ByteAt(in block, 16 + (32 * (run >> 1)))), 4 * (run & 1), 15).AsSByte());
 
     public static void PackCodes<T>(ref readonly byte codes, ref byte block) where T : unmanaged, ILanes<T> => PackNibbles<T>(in codes, ref Unsafe.Add(ref block, 16));
 

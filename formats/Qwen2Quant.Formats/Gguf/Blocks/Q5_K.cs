@@ -6,7 +6,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q5_K</c>: half d, half dmin, 12 bytes of 6-bit scales and minima, 32 of fifth bits, 128 of nibbles; value <c>(d * scale) * q - dmin * min</c>, 32 values a scale.</summary>
-internal readonly struct Q5_K : IAffineFormat, IntegerFormat
+internal readonly struct Q5_K : IAffineFormat, IIntegerFormat
 {
     public static string Name => "Q5_K";
     public static int BlockValues => 256;
@@ -40,21 +40,15 @@ internal readonly struct Q5_K : IAffineFormat, IntegerFormat
 
     public static bool HasOrigins => true;
 
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => SixBitScales.Unpack(in block, ref scales, ref origins, stride);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run)
     {
-        SixBitScales.Unpack(in block, ref scales, ref origins, stride);
-        Vector256<short> sixteen = Vector256.Create((short)16);
-        for (int l = 0; l < 32; l += 16)
-        {
-            Vector256<short> fifthBits = Vector256.ShiftLeft(Shorts.FromBytes(ref ByteAt(in block, 16 + l)), 4);
-            for (int pair = 0; pair < 4; pair++)
-            {
-                (Vector256<short> low, Vector256<short> high) = Shorts.Nibbles(ref ByteAt(in block, 48 + (32 * pair) + l));
-                (low | (fifthBits & sixteen)).StoreUnsafe(ref codes, (nuint)((64 * pair) + l));
-                (high | (Vector256.ShiftRightLogical(fifthBits, 1) & sixteen)).StoreUnsafe(ref codes, (nuint)((64 * pair) + 32 + l));
-                fifthBits = Vector256.ShiftRightLogical(fifthBits, 2);
-            }
-        }
+        Vector256<byte> low = Shorts.Bits(Shorts.Load(ref ByteAt(in block, 48 + (32 * (run >> 1)))), 4 * (run & 1), 15);
+        Vector256<byte> high = Shorts.Bits(Shorts.Load(ref ByteAt(in block, 16)), run, 1);
+        return Shorts.Widen((low | Vector256.ShiftLeft(high.AsUInt16(), 4).AsByte()).AsSByte());
     }
 
     /// <summary>Bit k of fifth-bit byte l belongs to code 32k + l.</summary>

@@ -8,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q6_K</c>: 128 bytes of low nibbles, 64 of high bit pairs, 16 signed sub-scales, half d; value <c>(d * scale) * (q - 32)</c>, 16 values a scale.</summary>
-internal readonly struct Q6_K : ICodecFormat, IntegerFormat
+internal readonly struct Q6_K : ICodecFormat, IIntegerFormat
 {
     private const int HighOffset = 128;
     private const int ScaleOffset = 192;
@@ -50,29 +50,23 @@ internal readonly struct Q6_K : ICodecFormat, IntegerFormat
 
     public static bool HasOrigins => false;
 
-    /// <summary>The sub-scales go into the codes.</summary>
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride)
     {
         float d = HalfAt(in block, HalfOffset);
-        Vector256<short> low4 = Vector256.Create((short)15), high2 = Vector256.Create((short)3), zero = Vector256.Create((short)Zero);
-        for (int half = 0; half < 2; half++)
-        {
-            for (int first = 0; first < 32; first += SubLength)
-            {
-                Vector256<short> high = Shorts.FromBytes(ref ByteAt(in block, HighOffset + (32 * half) + first));
-                for (int plane = 0; plane < 4; plane++)
-                {
-                    Vector256<short> low = Shorts.FromBytes(ref ByteAt(in block, (64 * half) + (32 * (plane & 1)) + first));
-                    low = (plane < 2 ? low : Vector256.ShiftRightLogical(low, 4)) & low4;
-                    int k = (8 * half) + (2 * plane) + (first / SubLength);
-                    Vector256<short> code = (low | Vector256.ShiftLeft(high & high2, 4)) - zero;
-                    (code * Vector256.Create((short)(sbyte)ByteAt(in block, ScaleOffset + k))).StoreUnsafe(ref codes, (nuint)(k * SubLength));
-                    high = Vector256.ShiftRightLogical(high, 2);
-                }
-            }
-        }
-
         for (int run = 0; run < 8; run++) Unsafe.Add(ref scales, run * stride) = d;
+    }
+
+    /// <summary>With the sub-scales in them.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run)
+    {
+        (int half, int plane) = (run >> 2, run & 3);
+        Vector256<byte> low = Shorts.Bits(Shorts.Load(ref ByteAt(in block, (64 * half) + (32 * (plane & 1)))), 4 * (plane >> 1), 15);
+        Vector256<byte> high = Shorts.Bits(Shorts.Load(ref ByteAt(in block, HighOffset + (32 * half))), 2 * plane, 3);
+        Vector256<sbyte> code = (low | Vector256.ShiftLeft(high.AsUInt16(), 4).AsByte()).AsSByte() - Vector256.Create((sbyte)Zero);
+        ref byte scales = ref ByteAt(in block, ScaleOffset + (2 * run));
+        return Shorts.Widen(code) * Shorts.Pair((sbyte)scales, (sbyte)Unsafe.Add(ref scales, 1));
     }
 
     /// <summary>Weights of the search are x^2, or the importance itself, without ggml's usual square root.</summary>

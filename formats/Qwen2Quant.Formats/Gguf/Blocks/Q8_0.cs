@@ -8,7 +8,7 @@ using static Qwen2Quant.Formats.Gguf.Blocks.Field;
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
 /// <summary>ggml's <c>block_q8_0</c>: half d, 32 signed bytes; value <c>q * d</c>. ggml writes it without a search and without regard to importance, and so do we up to <see cref="Effort.Fast"/>.</summary>
-internal readonly struct Q8_0 : ICodecFormat, IntegerFormat
+internal readonly struct Q8_0 : ICodecFormat, IIntegerFormat
 {
     private const int CodeOffset = 128;
 
@@ -27,13 +27,11 @@ internal readonly struct Q8_0 : ICodecFormat, IntegerFormat
 
     public static bool HasOrigins => false;
 
-    public static void UnpackIntegers(ref readonly byte block, ref short codes, ref float scales, ref float origins, int stride)
-    {
-        scales = HalfAt(in block, 0);
-        Vector256<sbyte> bytes = Vector256.LoadUnsafe(ref ByteAt(in block, 2)).AsSByte();
-        Vector256.WidenLower(bytes).StoreUnsafe(ref codes);
-        Vector256.WidenUpper(bytes).StoreUnsafe(ref codes, 16);
-    }
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => scales = HalfAt(in block, 0);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Widen(Shorts.Load(ref ByteAt(in block, 2)).AsSByte());
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks)
         where T : unmanaged, ILanes<T>

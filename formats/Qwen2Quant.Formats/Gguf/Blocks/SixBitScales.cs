@@ -18,6 +18,7 @@ internal static class SixBitScales
     }
 
     /// <summary>The eight products <c>d * scale</c> and <c>-dmin * min</c> of a block that begins with d, dmin and the 12 bytes.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(ref readonly byte block, ref float scales, ref float origins, int stride)
     {
         (float d, float dmin) = (Field.HalfAt(in block, 0), Field.HalfAt(in block, 2));
