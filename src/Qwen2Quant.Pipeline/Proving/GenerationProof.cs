@@ -43,7 +43,15 @@ public static class GenerationProof
         int[][] continuations = new int[prompts.Length][];
         for (int i = 0; i < prompts.Length; i++)
         {
-            continuations[i] = [.. Generator.Generate(model.Model, prompts[i], new SamplingOptions(), maxTokens, stops, context.Cancellation).Select(Count)];
+            try
+            {
+                continuations[i] = [.. Generator.Generate(model.Model, prompts[i], new SamplingOptions(), maxTokens, stops, context.Cancellation).Select(Count)];
+            }
+            catch (QuantException error) when (error.Path is null)
+            {
+                throw error.In(checkpoint.Location.Path);
+            }
+
             progress.Advance(maxTokens - continuations[i].Length);
         }
 

@@ -79,7 +79,7 @@ internal sealed class WindowModel : IBaseRows
         int position = _firstPosition + row;
         return new QuantException(ErrorKind.Numeric, $"the {_role}'s logits cannot be scored")
         {
-            Rule = ValidationRules.FiniteLogits,
+            Rule = NumericRules.FiniteActivations,
             Found = id < logits.Length
                 ? string.Create(CultureInfo.InvariantCulture, $"{logits[id]} for token {id} at window {_plan.WindowNumber(_window)}, position {position}")
                 : string.Create(CultureInfo.InvariantCulture, $"logits too far apart at window {_plan.WindowNumber(_window)}, position {position}"),
