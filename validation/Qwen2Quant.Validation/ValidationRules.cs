@@ -5,8 +5,7 @@ namespace Qwen2Quant.Validation;
 /// <summary>What must hold for a measurement to mean anything.</summary>
 public static class ValidationRules
 {
-    public static readonly Rule FiniteLogits = new("NU-95", "every logit of a scored position is finite");
     public static readonly Rule UsableText = new("NU-96", "an evaluation text is valid UTF-8, not empty, and long enough to score");
 
-    public static IReadOnlyList<Rule> All { get; } = [FiniteLogits, UsableText];
+    public static IReadOnlyList<Rule> All { get; } = [UsableText];
 }

@@ -51,7 +51,7 @@ internal static class GenerateVerb
             SamplingOptions options = sampling.Read(session, checkpoint.Generation ?? new GenerationConfig());
             ChatTemplate? template = isChat ? Template(checkpoint) : null;
             LoadedModel loaded = new(checkpoint, session.Context);
-            HashSet<int> stops = [.. loaded.Tokenizer.EndOfTextIds, .. checkpoint.Config.EosTokenIds, .. checkpoint.Generation?.EosTokenIds ?? []];
+            HashSet<int> stops = checkpoint.StopTokens(loaded.Tokenizer);
             Conversation? conversation = template is null ? null : new(template, loaded.Tokenizer, session.Parsed.GetValue(system), session.Get(parseSpecial));
             if (text is null)
             {

@@ -1,6 +1,8 @@
 using System.CommandLine;
+using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Proving;
 
 namespace Qwen2Quant.Cli.Verbs;
 
@@ -46,6 +48,19 @@ internal static class ModelOptions
     }
 
     public static Option<bool> Force() => new("--force") { Description = "Replace an existing output" };
+
+    public static Option<string?> SaveLogits(string whose) => new("--save-logits")
+    {
+        Description = $"Also write {whose} logits as llama-perplexity's base file (--kl-divergence-base), 16 bits each; --force replaces an existing one",
+        HelpName = "FILE",
+    };
+
+    /// <summary>What <see cref="SaveLogits"/> and <see cref="Force"/> say; null for no file.</summary>
+    public static LogitTarget? LogitTarget(Session session, Option<string?> saveLogits, Option<bool> force)
+    {
+        if (session.Parsed.GetValue(saveLogits) is { } path) return new LogitTarget(path, session.Get(force));
+        return session.Get(force) ? throw new QuantException(ErrorKind.Usage, "--force is for --save-logits") : null;
+    }
 
     public static Option<bool> Strict() => new("--strict") { Description = "Refuse substitutions: types other than asked for, importance of experts that saw no tokens (exit code 5)" };
 

@@ -61,6 +61,7 @@ internal static class QuantizeVerb
                 throw new QuantException(ErrorKind.Usage, "--fail-above and --fail-below need a measurement") { Remedy = "Add --validate builtin:text." };
             }
 
+            if (gate.NeedsGeneration) throw new QuantException(ErrorKind.Usage, "--validate generates no text") { Remedy = "Use compare --generate N --prompts FILE." };
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             // Before statistics are collected, which takes longest.

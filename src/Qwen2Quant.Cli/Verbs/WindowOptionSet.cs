@@ -39,6 +39,14 @@ internal sealed class WindowOptionSet
     /// <summary>What <c>--sampling</c> says; null when it is not given.</summary>
     public WindowSampling? ExplicitSampling(Session session) => session.Parsed.GetResult(_sampling) is { Implicit: false } ? Sampling(session) : null;
 
+    /// <summary>The name of an option that was given, or null when none was.</summary>
+    public string? FirstGiven(Session session) =>
+        new Option[] { _context, _chunks, _protocol, _sampling }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false })?.Name;
+
+    /// <summary>As <see cref="Read(Session)"/>, with a context of its own unless <c>--context</c> is given.</summary>
+    public WindowOptions Read(Session session, int defaultContext) =>
+        session.Parsed.GetResult(_context) is { Implicit: false } ? Read(session) : Read(session) with { Context = defaultContext };
+
     public WindowOptions Read(Session session) => new()
     {
         Context = session.Get(_context),

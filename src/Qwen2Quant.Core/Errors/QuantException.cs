@@ -55,6 +55,9 @@ public sealed class QuantException(ErrorKind kind, string summary, Exception? in
     /// <summary>What the user can do about it.</summary>
     public string? Remedy { get; init; }
 
+    /// <summary>The same error of a file; for code that knows the values and not where they come from.</summary>
+    public QuantException In(string path) => new(Kind, Summary, this) { Rule = Rule, Path = path, Tensor = Tensor, ByteOffset = ByteOffset, Found = Found, Expected = Expected, Remedy = Remedy };
+
     public override string Message
     {
         get

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Numerics.Tensors;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Slot = Qwen2Quant.Model.ForwardScratch.Slot;
@@ -215,8 +216,10 @@ public sealed unsafe partial class Qwen2Model
 
     private static QuantException NotFinite(string origin, int layer, int position) => new(ErrorKind.Numeric, "activations are not finite")
     {
+        Rule = NumericRules.FiniteActivations,
         Tensor = layer < 0 ? "model.embed_tokens" : string.Create(CultureInfo.InvariantCulture, $"model.layers.{layer}"),
         Found = string.Create(CultureInfo.InvariantCulture, $"an infinity or NaN after {origin}{(layer < 0 ? "" : $" layer {layer}")}, token {position}"),
         Expected = "finite values",
+        Remedy = "Check the weights with 'verify'.",
     };
 }

@@ -84,7 +84,7 @@ public sealed unsafe class Sampler
         if (logits.Length != _hasOccurred.Length) throw new ArgumentException($"{logits.Length} logits for {_hasOccurred.Length} tokens", nameof(logits));
         Penalize(logits);
         int wrong = FiniteCheck.FindNonFinite(logits);
-        if (wrong >= 0) throw new QuantException(ErrorKind.Numeric, string.Create(CultureInfo.InvariantCulture, $"the logit of token {wrong} is not finite"));
+        if (wrong >= 0) throw new QuantException(ErrorKind.Numeric, string.Create(CultureInfo.InvariantCulture, $"the logit of token {wrong} is not finite")) { Rule = NumericRules.FiniteActivations };
         for (int block = 0; block < _blockMaxima.Length; block++) _blockMaxima[block] = TensorPrimitives.Max(Block(logits, block));
         float maximum = TensorPrimitives.Max<float>(_blockMaxima);
         if (IsGreedy) return FirstOf(logits, maximum);

@@ -62,6 +62,9 @@ public sealed class Checkpoint : IDisposable
         ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"
         : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}";
 
+    /// <summary>The tokens that end a text: what its tokenizer, configuration and generation settings name.</summary>
+    public HashSet<int> StopTokens(ITokenizer tokenizer) => [.. tokenizer.EndOfTextIds, .. Config.EosTokenIds, .. Generation?.EosTokenIds ?? []];
+
     /// <summary>Finds and opens a model; all rules of its headers, configuration and tensor list are checked.</summary>
     public static Checkpoint Open(string model, RunContext context)
     {

@@ -70,7 +70,14 @@ public sealed class LoadedModel : ILogitModel
     {
         if (_cache is null || _cache.Capacity < tokens.Length) _cache = _model.NewCache(tokens.Length);
         _cache.Truncate(0);
-        _model.Forward(tokens, _cache, hidden, Observer);
+        try
+        {
+            _model.Forward(tokens, _cache, hidden, Observer);
+        }
+        catch (QuantException error) when (error.Path is null)
+        {
+            throw error.In(Checkpoint.Location.Path);
+        }
     }
 
     public IWindowStates? RunLayers(WindowPlan plan, IProgressSink progress, string title, CancellationToken cancellation)
@@ -102,6 +109,11 @@ public sealed class LoadedModel : ILogitModel
                 task.Advance((passed / layers) - shown);
                 shown = passed / layers;
             }
+        }
+        catch (QuantException error) when (error.Path is null)
+        {
+            pass.Dispose();
+            throw error.In(Checkpoint.Location.Path);
         }
         catch
         {

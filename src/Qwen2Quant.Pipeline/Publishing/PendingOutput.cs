@@ -70,7 +70,7 @@ public sealed class PendingOutput : IDisposable
                 {
                     Path = target,
                     Found = $"input {input}",
-                    Remedy = "Choose another --out.",
+                    Remedy = "Choose another path.",
                 };
             }
         }
@@ -82,13 +82,13 @@ public sealed class PendingOutput : IDisposable
             throw new QuantException(ErrorKind.Usage, isFolder ? "a file has the name of the output folder" : "a folder has the name of the output file")
             {
                 Path = target,
-                Remedy = "Choose another --out.",
+                Remedy = "Choose another path.",
             };
         }
 
         if ((isFile || isDirectory) && !force)
         {
-            throw new QuantException(ErrorKind.Usage, "the output exists") { Path = target, Remedy = "Choose another --out, or pass --force to replace it." };
+            throw new QuantException(ErrorKind.Usage, "the output exists") { Path = target, Remedy = "Choose another path, or pass --force to replace it." };
         }
 
         long free = Guard(output.Target, () => files.FreeBytes(output.Target));

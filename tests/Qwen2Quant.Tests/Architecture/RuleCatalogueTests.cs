@@ -16,7 +16,7 @@ public sealed class RuleCatalogueTests
 {
     private static readonly Rule[] All =
     [
-        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ImatrixRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. PipelineRules.All, .. NumericRules.All, .. StatisticsRules.All, .. FileRules.All,
+        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ImatrixRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. LogitRules.All, .. PipelineRules.All, .. NumericRules.All, .. StatisticsRules.All, .. FileRules.All,
     ];
 
     [Fact]

@@ -8,10 +8,12 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Proving;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Tests.Rules;
 using Qwen2Quant.Tests.Support;
+using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Tests.Pipeline;
 
@@ -46,6 +48,9 @@ public sealed class PipelineRuleTests : IDisposable
             new(NumericRules.WithinRange, "within half", null, () => ConvertWith(65000f, "F16")),
             new(NumericRules.ScaleWithinRange, "a scale beyond half", ErrorKind.Numeric, () => ConvertWith(1e30f, "Q8_0")),
             new(NumericRules.ScaleWithinRange, "a scale within half", null, () => ConvertWith(1e6f, "Q8_0")),
+            new(NumericRules.FiniteActivations, "a NaN that is read", ErrorKind.Numeric, () => RunWith(float.NaN)),
+            new(NumericRules.FiniteActivations, "activations beyond single precision", ErrorKind.Numeric, () => RunWith(3e38f)),
+            new(NumericRules.FiniteActivations, "large activations", null, () => RunWith(1e15f)),
         ];
         RuleCase.CheckCoverage(cases, NumericRules.All, []);
         foreach (RuleCase item in cases) item.Check();
@@ -104,6 +109,19 @@ public sealed class PipelineRuleTests : IDisposable
             if (name == "model.layers.1.mlp.up_proj.weight") values[100] = value;
         });
         return Conversions.Quantize(source, Fresh(), recipe);
+    }
+
+    /// <summary>Measures a model in which one channel of an MLP is multiplied by the value, twice.</summary>
+    private PerplexityResult RunWith(float value)
+    {
+        string source = TestCheckpoint.Write(_folder.File($"source{_names++}"), TestCheckpoint.Small, edit: (name, values) =>
+        {
+            const int row = 1;
+            if (name == "model.layers.0.mlp.up_proj.weight") values[row * TestCheckpoint.Small.HiddenSize] = value;
+            if (name == "model.layers.0.mlp.down_proj.weight") values[row] = value;
+        });
+        using Checkpoint checkpoint = Checkpoint.Open(source, new RunContext());
+        return Proof.Perplexity(checkpoint, new EvaluationText("text", Corpora.Read(Corpora.Text)), new WindowOptions { Context = 64, Chunks = 2 }, new RunContext());
     }
 
     private TokenizerDefinition OpenFifo()

@@ -162,7 +162,7 @@ public class ComparisonRunTests
         int[] tokens = FakeModel.RandomTokens(24 * 6, Vocabulary, 20);
         QuantException error = Assert.Throws<QuantException>(
             () => inBase ? Run(broken, Base(), tokens, new RunOptions()) : Run(Base(), broken, tokens, new RunOptions()));
-        Assert.Equal(ValidationRules.FiniteLogits, error.Rule);
+        Assert.Equal(NumericRules.FiniteActivations, error.Rule);
         Assert.Contains(inBase ? "the base's" : "the candidate's", error.Message);
         Assert.Contains("NaN for token 5 at window 1, position 13", error.Message);
     }

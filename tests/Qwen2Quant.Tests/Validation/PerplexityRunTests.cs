@@ -101,7 +101,7 @@ public class PerplexityRunTests
             FakeModel.RandomTokens(16 * 8, 100, 8), new WindowOptions { Context = 16, Chunks = 4, Sampling = WindowSampling.Spread }, "text");
         QuantException error = Assert.Throws<QuantException>(() => PerplexityRun.Run(model, plan, new RunOptions { Threads = 2, LogitBytes = 800 }));
         Assert.Equal(ErrorKind.Numeric, error.Kind);
-        Assert.Equal(ValidationRules.FiniteLogits, error.Rule);
+        Assert.Equal(NumericRules.FiniteActivations, error.Rule);
         Assert.Contains("for token 42 at window 4, position 11", error.Message);
     }
 

@@ -23,7 +23,8 @@ public class ReportTests
         ScoringProtocol.Llama,
         WindowSampling.Spread,
         3.5,
-        [new WorstPosition(3, 17, 0.06, "before", new ExpectedToken(5, "e", 0.5, 0.25), "after", [new TokenProbability(5, "e", 0.5)], [new TokenProbability(6, "f", 0.75)])]);
+        [new WorstPosition(3, 17, 0.06, "before", new ExpectedToken(5, "e", 0.5, 0.25), "after", [new TokenProbability(5, "e", 0.5)], [new TokenProbability(6, "f", 0.75)])],
+        Generation: new GenerationComparison(64, 12.5, 9, 0.125, 0.5, [new PromptComparison("p", 1, false, 64, 3, "ab", "ac")]));
 
     [Fact]
     public void PerplexityDocumentHasTheContractsKeys()
@@ -62,7 +63,29 @@ public class ReportTests
     {
         Dictionary<string, double> figures = Figures(Sample);
         Assert.Equal(figures.Keys, ComparisonKeys.All.Select(key => key.Name));
-        Assert.All(ComparisonKeys.All, key => Assert.Equal(figures[key.Name], key.Read(Sample)));
+        Assert.All(ComparisonKeys.All, key => Assert.Equal(figures[key.Name], key.Read(Sample, Sample.Generation)));
+    }
+
+    [Fact]
+    public void GeneratedTextHasTheSameKeysAlone()
+    {
+        using JsonDocument whole = JsonDocument.Parse(JsonSerializer.Serialize(Sample, ValidationJson.Default.ComparisonResult));
+        using JsonDocument alone = JsonDocument.Parse(JsonSerializer.Serialize(new GenerationDocument(Sample.Generation!), ValidationJson.Default.GenerationDocument));
+        Assert.Equal(whole.RootElement.GetProperty("generation").GetRawText().Replace(" ", "", StringComparison.Ordinal), alone.RootElement.GetProperty("generation").GetRawText().Replace(" ", "", StringComparison.Ordinal));
+        Assert.Equal(
+            ["prompt", "agreed_tokens", "identical", "base_tokens", "candidate_tokens", "base_text", "candidate_text"],
+            alone.RootElement.GetProperty("generation").GetProperty("prompts")[0].EnumerateObject().Select(property => property.Name));
+        using JsonDocument without = JsonDocument.Parse(JsonSerializer.Serialize(Sample with { Generation = null }, ValidationJson.Default.ComparisonResult));
+        Assert.False(without.RootElement.TryGetProperty("generation", out _));
+    }
+
+    [Fact]
+    public void GatesKnowWhatTheyNeed()
+    {
+        QualityGate text = QualityGate.Parse(["mean_kld=1"], []), generation = QualityGate.Parse([], ["generation.identical_share=0.5"]);
+        Assert.Equal((true, false, false, true), (text.NeedsText, text.NeedsGeneration, generation.NeedsText, generation.NeedsGeneration));
+        Assert.Equal([new GateViolation("generation.identical_share", 0.125, 0.5, false)], generation.Evaluate(null, Sample.Generation));
+        Assert.Empty(text.Evaluate(null, Sample.Generation));
     }
 
     [Fact]

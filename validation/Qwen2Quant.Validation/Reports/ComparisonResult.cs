@@ -12,6 +12,7 @@ namespace Qwen2Quant.Validation;
 /// <param name="Seconds">Wall-clock time of the run.</param>
 /// <param name="WorstPositions">Positions of the largest divergence, largest first.</param>
 /// <param name="Activations">Absent unless asked for.</param>
+/// <param name="Generation">Absent unless asked for.</param>
 public sealed record ComparisonResult(
     PerplexityFigure Base,
     PerplexityFigure Candidate,
@@ -30,7 +31,8 @@ public sealed record ComparisonResult(
     WindowSampling Sampling,
     double Seconds,
     IReadOnlyList<WorstPosition> WorstPositions,
-    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] ActivationComparison? Activations = null);
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] ActivationComparison? Activations = null,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] GenerationComparison? Generation = null);
 
 /// <summary>Percentiles of the divergence over the scored positions.</summary>
 public sealed record KldPercentiles(double P50, double P90, double P95, double P99, double P999, double Max)

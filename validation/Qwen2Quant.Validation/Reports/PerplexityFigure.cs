@@ -1,5 +1,6 @@
 using System.Globalization;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Numerics;
 
 namespace Qwen2Quant.Validation;
 
@@ -15,7 +16,7 @@ public sealed record PerplexityFigure(double Perplexity, double StandardError)
         if (double.IsFinite(perplexity) && double.IsFinite(standardError)) return new PerplexityFigure(perplexity, standardError);
         throw new QuantException(ErrorKind.Numeric, $"the {role}'s perplexity is not a finite number")
         {
-            Rule = ValidationRules.FiniteLogits,
+            Rule = NumericRules.FiniteActivations,
             Found = string.Create(CultureInfo.InvariantCulture, $"a mean loss of {losses.Mean} nats"),
         };
     }

@@ -21,6 +21,12 @@ public sealed class QualityGate
 
     private QualityGate((ComparisonKey, double, bool)[] limits) => _limits = limits;
 
+    /// <summary>Whether a limit is on a figure of a text that is read.</summary>
+    public bool NeedsText => _limits.Any(limit => !limit.Key.IsOfGeneration);
+
+    /// <summary>Whether a limit is on a figure of generated text.</summary>
+    public bool NeedsGeneration => _limits.Any(limit => limit.Key.IsOfGeneration);
+
     /// <summary>Reads limits of the form <c>key=value</c>; a key may have several.</summary>
     /// <param name="failAbove">Upper limits: for perplexities and divergences.</param>
     /// <param name="failBelow">Lower limits: for <c>top_token_agreement</c>, which is better when larger.</param>
@@ -28,13 +34,13 @@ public sealed class QualityGate
     public static QualityGate Parse(IEnumerable<string> failAbove, IEnumerable<string> failBelow) =>
         new([.. failAbove.Select(text => Parse(text, "--fail-above", true)), .. failBelow.Select(text => Parse(text, "--fail-below", false))]);
 
-    /// <summary>The limits that <paramref name="result"/> breaks, in the order in which they were given.</summary>
-    public IReadOnlyList<GateViolation> Evaluate(ComparisonResult result)
+    /// <summary>The limits that were broken, in the order in which they were given; what was not measured breaks none.</summary>
+    public IReadOnlyList<GateViolation> Evaluate(ComparisonResult? text, GenerationComparison? generation = null)
     {
         List<GateViolation> violations = [];
         foreach ((ComparisonKey key, double limit, bool isUpper) in _limits)
         {
-            double value = key.Read(result);
+            if (key.Read(text, generation) is not { } value) continue;
             if (isUpper ? value > limit : value < limit) violations.Add(new GateViolation(key.Name, value, limit, isUpper));
         }
 

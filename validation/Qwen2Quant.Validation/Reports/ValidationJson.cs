@@ -9,4 +9,5 @@ namespace Qwen2Quant.Validation;
     WriteIndented = true)]
 [JsonSerializable(typeof(PerplexityResult))]
 [JsonSerializable(typeof(ComparisonResult))]
+[JsonSerializable(typeof(GenerationDocument))]
 public sealed partial class ValidationJson : JsonSerializerContext;

@@ -8,7 +8,9 @@ namespace Qwen2Quant.Validation;
 /// <param name="CandidateLoss">The same of the candidate.</param>
 /// <param name="Divergence">Kullback-Leibler divergence of the candidate from the base, in nats.</param>
 /// <param name="SameTop">Whether the first of the largest logits is the same token.</param>
-internal readonly record struct RowScore(double BaseLoss, double CandidateLoss, double Divergence, bool SameTop)
+/// <param name="BaseNormalizer">Logarithm of the sum of the exponentials of the base's row.</param>
+/// <param name="CandidateNormalizer">The same of the candidate.</param>
+internal readonly record struct RowScore(double BaseLoss, double CandidateLoss, double Divergence, bool SameTop, double BaseNormalizer, double CandidateNormalizer)
 {
     public static RowScore Compute(ReadOnlySpan<float> baseLogits, ReadOnlySpan<float> candidateLogits, int expected, SimdLevel level)
     {
@@ -16,14 +18,17 @@ internal readonly record struct RowScore(double BaseLoss, double CandidateLoss, 
         float candidateMaximum = SoftmaxRows.Maximum(candidateLogits, level);
         if (float.IsNaN(baseMaximum) || float.IsNaN(candidateMaximum))
         {
-            return new RowScore(float.IsNaN(baseMaximum) ? double.NaN : 0, float.IsNaN(candidateMaximum) ? double.NaN : 0, 0, false);
+            return new RowScore(float.IsNaN(baseMaximum) ? double.NaN : 0, float.IsNaN(candidateMaximum) ? double.NaN : 0, 0, false, 0, 0);
         }
 
         DivergenceSums sums = DivergenceRows.Sum(baseLogits, baseMaximum, candidateLogits, candidateMaximum, level);
+        double baseLog = Math.Log(sums.BaseSum), candidateLog = Math.Log(sums.CandidateSum);
         return new RowScore(
-            Math.Log(sums.BaseSum) - (baseLogits[expected] - baseMaximum),
-            Math.Log(sums.CandidateSum) - (candidateLogits[expected] - candidateMaximum),
+            baseLog - (baseLogits[expected] - baseMaximum),
+            candidateLog - (candidateLogits[expected] - candidateMaximum),
             sums.Divergence,
-            SoftmaxRows.IndexOf(baseLogits, baseMaximum) == SoftmaxRows.IndexOf(candidateLogits, candidateMaximum));
+            SoftmaxRows.IndexOf(baseLogits, baseMaximum) == SoftmaxRows.IndexOf(candidateLogits, candidateMaximum),
+            baseLog + baseMaximum,
+            candidateLog + candidateMaximum);
     }
 }

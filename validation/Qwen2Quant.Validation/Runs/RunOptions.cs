@@ -18,4 +18,8 @@ public sealed record RunOptions
     public IProgressSink Progress { get; init; } = NoProgress.Instance;
 
     internal SimdLevel Level { get; init; } = Simd.Level;
+
+    /// <summary>Rows of logits that <see cref="LogitBytes"/> hold, of those that a window scores.</summary>
+    internal int RowsPerChunk(int vocabularySize, int scoredPerWindow) =>
+        (int)Math.Clamp(Math.Min(LogitBytes, Array.MaxLength) / ((long)vocabularySize * sizeof(float)), 1, scoredPerWindow);
 }

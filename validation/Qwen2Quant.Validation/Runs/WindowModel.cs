@@ -1,11 +1,12 @@
 using System.Globalization;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 
 namespace Qwen2Quant.Validation;
 
 /// <summary>A model with the buffers of one window: hidden states of all positions, logits of some rows.</summary>
-internal sealed class WindowModel : IDisposable
+internal sealed class WindowModel : IBaseRows
 {
     private readonly ILogitModel _model;
     private readonly WindowPlan _plan;
@@ -25,8 +26,7 @@ internal sealed class WindowModel : IDisposable
         _plan = plan;
         _role = role;
         VocabularySize = model.VocabularySize;
-        long rowBytes = (long)VocabularySize * sizeof(float);
-        RowsPerChunk = (int)Math.Clamp(Math.Min(options.LogitBytes, Array.MaxLength) / rowBytes, 1, plan.ScoredPerWindow);
+        RowsPerChunk = options.RowsPerChunk(VocabularySize, plan.ScoredPerWindow);
         _input = new int[plan.Context];
         _hidden = new float[Product(plan.Context, model.HiddenSize)];
     }
@@ -66,6 +66,8 @@ internal sealed class WindowModel : IDisposable
 
     public ReadOnlySpan<float> Row(int row) => _logits.AsSpan(row * VocabularySize, VocabularySize);
 
+    public RowScore Score(int row, ReadOnlySpan<float> candidateLogits, int expected, SimdLevel level) => RowScore.Compute(Row(row), candidateLogits, expected, level);
+
     public void Dispose() => _states?.Dispose();
 
     /// <summary>The error for a row whose logits are not all finite or whose probabilities leave the range of numbers.</summary>
@@ -77,7 +79,7 @@ internal sealed class WindowModel : IDisposable
         int position = _firstPosition + row;
         return new QuantException(ErrorKind.Numeric, $"the {_role}'s logits cannot be scored")
         {
-            Rule = ValidationRules.FiniteLogits,
+            Rule = NumericRules.FiniteActivations,
             Found = id < logits.Length
                 ? string.Create(CultureInfo.InvariantCulture, $"{logits[id]} for token {id} at window {_plan.WindowNumber(_window)}, position {position}")
                 : string.Create(CultureInfo.InvariantCulture, $"logits too far apart at window {_plan.WindowNumber(_window)}, position {position}"),

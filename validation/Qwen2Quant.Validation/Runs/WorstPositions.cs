@@ -15,7 +15,7 @@ internal sealed class WorstPositions
 
     /// <summary>Keeps a position that <see cref="Accepts"/> accepts.</summary>
     /// <param name="window">Index of the window in the plan.</param>
-    public void Add(int window, int position, int expected, in RowScore score, ReadOnlySpan<float> baseLogits, ReadOnlySpan<float> candidateLogits)
+    public void Add(int window, int position, in RowScore score, ReadOnlySpan<float> baseLogits, ReadOnlySpan<float> candidateLogits)
     {
         double divergence = score.Divergence;
         int place = _entries.Count;
@@ -26,8 +26,8 @@ internal sealed class WorstPositions
             divergence,
             Math.Exp(-score.BaseLoss),
             Math.Exp(-score.CandidateLoss),
-            Top(baseLogits, score.BaseLoss + baseLogits[expected]),
-            Top(candidateLogits, score.CandidateLoss + candidateLogits[expected]));
+            Top(baseLogits, score.BaseNormalizer),
+            Top(candidateLogits, score.CandidateNormalizer));
         _entries.Insert(place, entry);
         if (_entries.Count > Count) _entries.RemoveAt(Count);
     }

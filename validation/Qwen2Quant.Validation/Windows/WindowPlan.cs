@@ -41,12 +41,9 @@ public sealed class WindowPlan
     /// <exception cref="QuantException">Usage: an option is out of range. InvalidInput: the text is too short to score two tokens.</exception>
     public static WindowPlan Create(int[] tokens, WindowOptions options, string textName)
     {
-        int smallestContext = options.Protocol == ScoringProtocol.Llama ? 3 : 2;
+        int smallestContext = options.Protocol == ScoringProtocol.Llama ? LogitFileLayout.SmallestContext : 2;
         if (options.Context < smallestContext) throw OutOfRange("--context", options.Context, smallestContext);
-        if (options.Chunks is < 1) throw OutOfRange("--chunks", options.Chunks.Value, 1);
-
         int whole = tokens.Length / options.Context;
-        int taken = Math.Min(whole, options.Chunks ?? whole);
         int needed = options.Protocol == ScoringProtocol.Llama ? 2 : 1;
         if (whole < needed)
         {
@@ -60,6 +57,16 @@ public sealed class WindowPlan
             };
         }
 
+        return OfWindows(tokens, options, textName);
+    }
+
+    /// <summary>Takes of tokens that are whole windows already, one or more.</summary>
+    /// <exception cref="QuantException">Usage: <c>--chunks</c> is out of range. InvalidInput: one token only would be scored.</exception>
+    internal static WindowPlan OfWindows(int[] tokens, WindowOptions options, string textName)
+    {
+        if (options.Chunks is < 1) throw OutOfRange("--chunks", options.Chunks.Value, 1);
+        int whole = tokens.Length / options.Context;
+        int taken = Math.Min(whole, options.Chunks ?? whole);
         if ((long)taken * (options.Context - 1 - FirstScoredPosition(options)) < 2)
         {
             throw new QuantException(ErrorKind.InvalidInput, "only one token would be scored, which has no standard error")
