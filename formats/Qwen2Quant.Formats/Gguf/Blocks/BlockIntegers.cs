@@ -74,11 +74,9 @@ internal sealed unsafe class BlockIntegers<TFormat> : IntegerForm where TFormat 
                 float sum = 0;
                 if (runs == RunsPerBlock)
                 {
-                    Vector256<int> products = EightSums(begin, a);
-                    Vector256<float> factors = Avx.Multiply(Avx.LoadVector256(aScales), Avx.LoadVector256(scales));
-                    Avx.Store(sums, Avx.ConvertToVector256Single(products));
-                    Avx.Store(scales, factors);
-                    for (int run = 0; run < RunsPerBlock; run++) sum = MathF.FusedMultiplyAdd(sums[run], scales[run], sum);
+                    // Scales are multiplied one by one: a wide load would wait for the narrow stores that wrote them.
+                    Avx.Store(sums, Avx.ConvertToVector256Single(EightSums(begin, a)));
+                    for (int run = 0; run < RunsPerBlock; run++) sum = MathF.FusedMultiplyAdd(sums[run], aScales[run] * scales[run], sum);
                 }
                 else
                 {
