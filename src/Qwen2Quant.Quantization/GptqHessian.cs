@@ -117,10 +117,14 @@ public sealed unsafe class GptqHessian
         {
             int first = block * BlockSize, end = Math.Min(first + BlockSize, Width);
             MatrixProductPanels made = panels[block] = new(end - first, depthOf(block, end));
-            for (int column = first; column < end; column++)
+            for (int row = 0; row < made.Depth; row++)
             {
-                float* target = made.Pointer + ((column - first) / MatrixProduct.PanelWidth * made.PanelStride) + ((column - first) % MatrixProduct.PanelWidth);
-                for (int row = 0; row < made.Depth; row++) target[(long)row * MatrixProduct.PanelWidth] = value(row, column);
+                for (int column = first; column < end; column += MatrixProduct.PanelWidth)
+                {
+                    float* target = made.Pointer + ((column - first) / MatrixProduct.PanelWidth * made.PanelStride) + ((long)row * MatrixProduct.PanelWidth);
+                    int count = Math.Min(MatrixProduct.PanelWidth, end - column);
+                    for (int i = 0; i < count; i++) target[i] = value(row, column + i);
+                }
             }
         });
         return panels;
