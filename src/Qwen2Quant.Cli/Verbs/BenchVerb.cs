@@ -15,7 +15,7 @@ internal static class BenchVerb
         Option<string> folder = new("--out", "-o") { Description = "Folder whose disk is measured", HelpName = "FOLDER", DefaultValueFactory = _ => "." };
         Verb verb = new(
             "bench",
-            "Names the kernels in use and measures them and the machine: matrix product, memory, disk, codecs, attention, forward pass.",
+            "Names the kernels in use and measures them and the machine: matrix product, memory, disk, codecs, attention, forward pass, GPTQ.",
             "bench",
             "bench --only kernels",
             "bench --only codecs --json");

@@ -11,6 +11,7 @@ public enum BenchmarkGroup
     Codecs,
     Attention,
     Forward,
+    Gptq,
 }
 
 /// <summary>One measured speed.</summary>
@@ -24,7 +25,7 @@ public sealed record BenchmarkFigure(string Group, string Name, double Value, st
     public double? OperationsPerValue { get; init; }
 }
 
-/// <summary>How much is measured; the defaults take about ten seconds.</summary>
+/// <summary>How much is measured; the defaults take about fifteen seconds.</summary>
 public sealed record BenchmarkOptions
 {
     /// <summary>Folder of the temporary file whose writing is timed.</summary>

@@ -34,6 +34,7 @@ public static class MachineBenchmark
         BenchmarkGroup.Codecs => CodecSpeeds.Run(options, context),
         BenchmarkGroup.Attention => AttentionSpeed.Run(options, context),
         BenchmarkGroup.Forward => [ForwardSpeed.Run(options, context)],
+        BenchmarkGroup.Gptq => GptqSpeed.Run(options, context),
         _ => throw new ArgumentOutOfRangeException(nameof(group)),
     };
 }

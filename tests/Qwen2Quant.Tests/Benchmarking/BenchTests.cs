@@ -63,6 +63,7 @@ public class BenchTests
     [InlineData(BenchmarkGroup.Disk)]
     [InlineData(BenchmarkGroup.Attention)]
     [InlineData(BenchmarkGroup.Forward)]
+    [InlineData(BenchmarkGroup.Gptq)]
     public void Ceilings_are_measured_and_leave_nothing_behind(BenchmarkGroup group)
     {
         using TempFolder folder = new();
