@@ -61,6 +61,7 @@ public static class ComparisonRun
                     if (!double.IsFinite(score.BaseLoss)) throw first.NotFinite(row);
                     if (!double.IsFinite(score.CandidateLoss) || !double.IsFinite(score.Divergence)) throw second.NotFinite(row);
                     totals.Add(score);
+                    options.Divergences?.Add(score.Divergence);
                     if (!totals.Worst.Accepts(score.Divergence)) continue;
                     int position = firstPosition + row;
                     totals.Worst.Add(window, position, plan.Tokens(window)[position + 1], score, first.Row(row), second.Row(row));

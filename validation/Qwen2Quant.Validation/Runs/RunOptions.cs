@@ -17,5 +17,8 @@ public sealed record RunOptions
 
     public IProgressSink Progress { get; init; } = NoProgress.Instance;
 
+    /// <summary>Receives a comparison's divergence at each position, in the order of the text.</summary>
+    public ICollection<double>? Divergences { get; init; }
+
     internal SimdLevel Level { get; init; } = Simd.Level;
 }
