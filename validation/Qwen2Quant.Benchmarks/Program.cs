@@ -12,7 +12,7 @@ const string usage = """
            llama-quantize IN.gguf OUT.gguf TYPE [--threads N] [--imatrix FILE] [--pure] [--allow-requantize]
                runs llama.cpp's own quantizer and prints how long it took until the output was on the disk
            encoders [--types A,B] [--efforts fast,normal,high] [--models FOLDER|FILE.gguf,...] [--rows gaussian,laplace,outliers] [--time]
-                    [--table FILE.md]
+                    [--imatrix FILE] [--table FILE.md]
                error and speed of the block encoders against ggml's
            presets MODEL-BF16.gguf [--presets A,B] [--effort normal] [--chunks 8] [--imatrix FILE] [--imatrix-only]
                KL divergence of every preset, made by llama.cpp and by this program

@@ -120,7 +120,7 @@ internal readonly partial struct AffineBlock<TFormat>
                 T.Store(step, ref Steps[g]);
                 T.Store(offset, ref Offsets[g]);
                 T.Store(totals.Weight, ref WeightSums[g]);
-                T sum = T.MultiplyAdd(totals.Weight, totals.Low, totals.Above);
+                T sum = T.MultiplyAdd(totals.Weight, totals.Pivot, totals.Beside);
                 T.Store(sum, ref ValueSums[g]);
                 T.Store(sum * LaneMath.FiniteInverse(totals.Weight), ref Means[g]);
             }
