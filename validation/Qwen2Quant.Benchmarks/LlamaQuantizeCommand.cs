@@ -1,6 +1,9 @@
 using System.Diagnostics;
 using System.Globalization;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.EndToEnd.LlamaCpp;
+using Qwen2Quant.Formats.Gguf;
 
 namespace Qwen2Quant.Benchmarks;
 
@@ -9,11 +12,13 @@ public static class LlamaQuantizeCommand
 {
     public static void Run(CommandArguments arguments)
     {
+        string? imatrix = arguments.Text("--imatrix");
         LlamaQuantizeOptions options = new()
         {
             ThreadCount = arguments.Number("--threads", Environment.ProcessorCount, 1),
             Pure = arguments.Flag("--pure"),
             AllowRequantize = arguments.Flag("--allow-requantize"),
+            Imatrix = imatrix is null ? [] : ImatrixReader.Read(DiskFileLayer.Instance, imatrix, new ReadOptions()).MeanSquares(),
         };
         string[] paths = arguments.Finish(3);
         string fileType = paths[2];

@@ -48,7 +48,7 @@ public sealed class ImportanceAsLlamaQuantizeTests : IDisposable
         string plain = _folder.File("plain.gguf"), imatrix = _folder.File("statistics"), theirPath = _folder.File("theirs.gguf"), ourPath = _folder.File("ours.gguf");
         CliCommand.Succeed("convert", model, "--to", "gguf", "--type", "bf16", "--out", plain);
         CliCommand.Succeed(["calibrate", plain, "--data", "builtin:calibration", "--samples", "4", "--context", "128", "--out", imatrix, .. calibrate]);
-        Dictionary<string, float[]> weights = ImatrixReader.Read(DiskFileLayer.Instance, imatrix, new ReadOptions()).Entries.ToDictionary(entry => entry.Name, entry => entry.MeanSquares());
+        Dictionary<string, float[]> weights = ImatrixReader.Read(DiskFileLayer.Instance, imatrix, new ReadOptions()).MeanSquares();
         foreach (string type in Types)
         {
             LlamaQuantizer.Quantize(plain, theirPath, type, new LlamaQuantizeOptions { ThreadCount = 1, Imatrix = weights });

@@ -26,7 +26,7 @@ public sealed class WeighedModel
         CliCommand.Succeed("convert", model, "--to", "gguf", "--type", "bf16", "--out", PlainPath);
         CliCommand.Succeed("calibrate", PlainPath, "--data", "builtin:calibration", "--samples", "16", "--context", "256", "--out", _imatrixPath);
         _imatrix = ImatrixReader.Read(DiskFileLayer.Instance, _imatrixPath, new ReadOptions());
-        Weights = _imatrix.Entries.ToDictionary(entry => entry.Name, entry => entry.MeanSquares());
+        Weights = _imatrix.MeanSquares();
     }
 
     public string PlainPath { get; }

@@ -57,6 +57,31 @@ public class AffineSearchTests(ITestOutputHelper output)
         }
     }
 
+    /// <summary>Columns with massive activations have an importance of a million times the others'.</summary>
+    [Theory]
+    [InlineData("Q4_1")]
+    [InlineData("Q5_1")]
+    [InlineData("Q4_K")]
+    [InlineData("Q5_K")]
+    public void A_column_that_outweighs_all_others_keeps_its_values(string name)
+    {
+        BlockType type = BlockData.Block(name);
+        float[] values = BlockData.Values(65536);
+        float[] importance = BlockData.Importance();
+        importance[37] = 1e6f;
+        importance[300] = 1e5f;
+        float[] decoded = new float[values.Length];
+        type.Decode(BlockData.Encode(type, values, 512, importance), decoded);
+        double reference = Error(values, decoded, importance);
+        foreach (Effort effort in Searched)
+        {
+            type.Decode(BlockData.Encode(type, values, 512, importance, effort), decoded);
+            double ratio = Error(values, decoded, importance) / reference;
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name} {effort}: {ratio:f5}"));
+            Assert.InRange(ratio, 0, 1);
+        }
+    }
+
     /// <summary>No special row is lost: the error is the reference's or less, or less than a percent of the values, as where a few parameters fit a row by chance; a search may lose more on a single such block: fast up to half, normal up to a twentieth, and high what it costs to restore the gain of values of squares S: E / (1 - E / S) for an error E.</summary>
     [Theory]
     [MemberData(nameof(Types))]

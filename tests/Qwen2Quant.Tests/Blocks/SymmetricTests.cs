@@ -76,6 +76,17 @@ public class SymmetricTests(ITestOutputHelper output)
         }
     }
 
+    [Theory]
+    [InlineData(Effort.Fast)]
+    [InlineData(Effort.Normal)]
+    [InlineData(Effort.High)]
+    public void Rows_that_were_Q8_0_before_lose_nothing(Effort effort)
+    {
+        BlockType type = BlockData.Block("Q8_0");
+        float[] values = Decode(type, BlockData.Encode(type, BlockData.Values(8192), 512, []));
+        Assert.Equal(values, Decode(type, BlockData.Encode(type, values, 512, [], effort)));
+    }
+
     /// <summary>Every half that could be the scale, against the search for it. Of values of squares S a least error E becomes E / (1 - E / S) where their gain is restored.</summary>
     [Theory]
     [InlineData("Q4_0", true, 0.001)]

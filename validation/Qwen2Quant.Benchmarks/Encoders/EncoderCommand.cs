@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
 using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.EndToEnd.LlamaCpp;
 using Qwen2Quant.Formats.Gguf;
@@ -19,11 +21,13 @@ public static class EncoderCommand
         Effort[] efforts = arguments.Text("--efforts")?.Split(',').Select(name => Enum.Parse<Effort>(name, true)).ToArray() ?? [Effort.Fast, Effort.Normal, Effort.High];
         string[] models = arguments.Text("--models")?.Split(',') ?? [];
         string[]? rows = arguments.Text("--rows")?.Split(',');
+        string? imatrix = arguments.Text("--imatrix");
         string? table = arguments.Text("--table");
         bool isTimed = arguments.Flag("--time");
         arguments.Finish(0);
         if (InteropPackages.LlamaLibraries is null) throw new InvalidOperationException("llama.cpp is not installed: npm ci --ignore-scripts in tests/Qwen2Quant.EndToEnd/interop");
-        List<SampleRows> samples = [.. SampleRows.Random(), .. models.SelectMany(SampleRows.Of)];
+        Dictionary<string, float[]> meanSquares = imatrix is null ? [] : ImatrixReader.Read(DiskFileLayer.Instance, imatrix, new ReadOptions()).MeanSquares();
+        List<SampleRows> samples = [.. SampleRows.Random(), .. models.SelectMany(model => SampleRows.Of(model, meanSquares))];
         if (rows is not null) samples = [.. samples.Where(sample => rows.Contains(sample.Name))];
         EncoderTable sums = new(efforts);
         Console.WriteLine("type      weights     rows                  " + string.Concat(efforts.Select(effort => $"{effort,10}{(isTimed ? "   faster" : "")}")) + (isTimed ? "   ggml Mvalues/s" : ""));

@@ -28,8 +28,9 @@ public sealed record SampleRows(string Name, bool IsRandom, int RowLength, float
         }
     }
 
-    /// <summary>The matrices of a safetensors folder or a GGUF file, each at most 64 of its rows, evenly spread. The importance is random.</summary>
-    public static IEnumerable<SampleRows> Of(string path)
+    /// <summary>The matrices of a safetensors folder or a GGUF file, each at most 64 of its rows, evenly spread.</summary>
+    /// <param name="meanSquares">Importance by tensor; random where there is none.</param>
+    public static IEnumerable<SampleRows> Of(string path, IReadOnlyDictionary<string, float[]> meanSquares)
     {
         using ITensorSource source = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
             ? GgufFile.Open(new DiskFileLayer(), path, new ReadOptions())
@@ -47,7 +48,7 @@ public sealed record SampleRows(string Name, bool IsRandom, int RowLength, float
                 entry.Type.Decode(raw, values.AsSpan(row * rowLength, rowLength));
             }
 
-            yield return new SampleRows(entry.Name.Replace("model.layers.", "", StringComparison.Ordinal).Replace(".weight", "", StringComparison.Ordinal), false, rowLength, values, RandomImportance(new Random(4), rowLength));
+            yield return new SampleRows(entry.Name.Replace("model.layers.", "", StringComparison.Ordinal).Replace(".weight", "", StringComparison.Ordinal), false, rowLength, values, meanSquares.GetValueOrDefault(entry.Name) ?? RandomImportance(new Random(4), rowLength));
         }
     }
 

@@ -31,10 +31,11 @@ internal sealed class MeasuredBase : ILogitModel
     public int VocabularySize => _model.VocabularySize;
     public int HiddenSize => _model.HiddenSize;
 
-    public ComparisonResult Compare(string candidatePath)
+    /// <param name="divergences">Receives the divergence of each position.</param>
+    public ComparisonResult Compare(string candidatePath, ICollection<double> divergences)
     {
         using Checkpoint candidate = Checkpoint.Open(candidatePath, _context);
-        return ComparisonRun.Run(this, new LoadedModel(candidate, _context), _windows, ids => _model.Tokenizer.Decode([.. ids]), new RunOptions { Threads = _context.Threads }, _context.Cancellation);
+        return ComparisonRun.Run(this, new LoadedModel(candidate, _context), _windows, ids => _model.Tokenizer.Decode([.. ids]), new RunOptions { Threads = _context.Threads, Divergences = divergences }, _context.Cancellation);
     }
 
     public void Forward(ReadOnlySpan<int> tokens, Span<float> hidden)

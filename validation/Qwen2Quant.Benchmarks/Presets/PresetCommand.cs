@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.EndToEnd.LlamaCpp;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline.Calibration;
@@ -25,6 +26,7 @@ public static class PresetCommand
         string[] presets = arguments.Text("--presets")?.Split(',') ?? [.. LlamaFileTypes.All.Keys.Where(name => name is not ("F32" or "F16" or "BF16"))];
         Effort effort = Enum.Parse<Effort>(arguments.Text("--effort") ?? "normal", ignoreCase: true);
         int windows = arguments.Number("--chunks", 8, 1);
+        string? imatrixPath = arguments.Text("--imatrix");
         bool withoutImatrix = !arguments.Flag("--imatrix-only");
         string path = arguments.Finish(1)[0];
         if (InteropPackages.LlamaLibraries is null) throw new InvalidOperationException("llama.cpp is not installed: npm ci --ignore-scripts in tests/Qwen2Quant.EndToEnd/interop");
@@ -34,10 +36,9 @@ public static class PresetCommand
             RunContext context = new();
             using Checkpoint source = Checkpoint.Open(path, context);
             MeasuredBase measured = new(source, windows, context);
-            (Imatrix imatrix, _) = DiagonalCalibration.Collect(
-                source, EvaluationText.Load(context.Files, "builtin:calibration", Stream.Null), new CalibrationOptions { Samples = CalibrationSamples }, context);
-            Importance importance = Importance.Create(imatrix, source.Tensors.Catalogue, null, ImportanceFilter.All, strict: false, context);
-            Dictionary<string, float[]> weights = imatrix.Entries.ToDictionary(entry => entry.Name, entry => entry.MeanSquares());
+            Imatrix imatrix = imatrixPath is null ? Collect(source, context) : ImatrixReader.Read(context.Files, imatrixPath, new ReadOptions());
+            Importance importance = Importance.Create(imatrix, source.Tensors.Catalogue, imatrixPath, ImportanceFilter.All, strict: false, context);
+            Dictionary<string, float[]> weights = imatrix.MeanSquares();
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{Path.GetFileName(path)}: perplexity {measured.Perplexity:f4} on {measured.ScoredTokens} positions, effort {effort.ToString().ToLowerInvariant()}\n"));
             Console.WriteLine("| preset | importance | bytes | llama.cpp: KL | perplexity | ours: KL | perplexity | ratio | seconds, theirs | ours |\n|---|---|---|---|---|---|---|---|---|---|");
             foreach (string preset in presets)
@@ -64,10 +65,11 @@ public static class PresetCommand
                 }
 
                 ConversionResult own = Convert(source, plan, effort, quiet);
-                ComparisonResult their = measured.Compare(theirPath), our = measured.Compare(ourPath);
+                List<double> theirDivergences = [], ourDivergences = [];
+                ComparisonResult their = measured.Compare(theirPath, theirDivergences), our = measured.Compare(ourPath, ourDivergences);
                 Console.WriteLine(string.Create(
                     CultureInfo.InvariantCulture,
-                    $"| {preset} | {(given is null ? "no" : "yes")} | {own.Bytes} | {their.MeanKld:f5} | {their.Candidate.Perplexity:f3} | {our.MeanKld:f5} | {our.Candidate.Perplexity:f3} | {our.MeanKld / their.MeanKld:f3} | {theirSeconds:f2} | {own.Seconds:f2} |"));
+                    $"| {preset} | {(given is null ? "no" : "yes")} | {own.Bytes} | {their.MeanKld:f5} | {their.Candidate.Perplexity:f3} | {our.MeanKld:f5} | {our.Candidate.Perplexity:f3} | {our.MeanKld / their.MeanKld:f3} ± {RatioStandardError(ourDivergences, theirDivergences):f3} | {theirSeconds:f2} | {own.Seconds:f2} |"));
                 File.Delete(theirPath);
             }
         }
@@ -77,7 +79,18 @@ public static class PresetCommand
         }
     }
 
+    private static Imatrix Collect(Checkpoint source, RunContext context) => DiagonalCalibration.Collect(
+        source, EvaluationText.Load(context.Files, "builtin:calibration", Stream.Null), new CalibrationOptions { Samples = CalibrationSamples }, context).Imatrix;
+
     private sealed record ConversionResult(long Bytes, double Seconds);
+
+    /// <summary>Of the quotient of two means over the same positions: that of the mean of <c>a - (quotient) b</c>, over the mean of b.</summary>
+    private static double RatioStandardError(List<double> a, List<double> b)
+    {
+        double ratio = a.Average() / b.Average();
+        double squares = a.Zip(b, (x, y) => Math.Pow(x - (ratio * y), 2)).Sum();
+        return Math.Sqrt(squares / a.Count / (a.Count - 1)) / b.Average();
+    }
 
     private static ConversionResult Convert(Checkpoint source, ConversionPlan plan, Effort effort, RunContext context)
     {

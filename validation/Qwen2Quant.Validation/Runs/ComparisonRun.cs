@@ -92,6 +92,7 @@ public static class ComparisonRun
                     if (!double.IsFinite(score.BaseLoss)) throw first.NotFinite(row);
                     if (!double.IsFinite(score.CandidateLoss) || !double.IsFinite(score.Divergence)) throw second.NotFinite(row);
                     totals.Add(score);
+                    options.Divergences?.Add(score.Divergence);
                     if (!totals.Worst.Accepts(score.Divergence)) continue;
                     totals.Worst.Add(window, firstPosition + row, score, first.Row(row), second.Row(row));
                 }

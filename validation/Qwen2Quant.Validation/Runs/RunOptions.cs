@@ -17,6 +17,9 @@ public sealed record RunOptions
 
     public IProgressSink Progress { get; init; } = NoProgress.Instance;
 
+    /// <summary>Receives a comparison's divergence at each position, in the order of the text.</summary>
+    public ICollection<double>? Divergences { get; init; }
+
     internal SimdLevel Level { get; init; } = Simd.Level;
 
     /// <summary>Rows of logits that <see cref="LogitBytes"/> hold, of those that a window scores.</summary>

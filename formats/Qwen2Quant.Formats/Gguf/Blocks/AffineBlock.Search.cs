@@ -27,7 +27,7 @@ internal readonly partial struct AffineBlock<TFormat>
             BestErrors = stackalloc float[BatchBlocks],
         };
         batch.BestErrors.Fill(float.PositiveInfinity);
-        Plan plan = Plan.Of(effort);
+        Plan plan = Plan.Of(effort, hasImportance);
         for (int side = 0; side < plan.Sides; side++)
         {
             // The mirrored block has d and dmin below zero.
@@ -80,8 +80,10 @@ internal readonly partial struct AffineBlock<TFormat>
     /// <param name="UnitTries">Pairs of units, one percent apart.</param>
     private readonly record struct Plan(AffineStart Start, AffineWindow First, AffineWindow Later, int Refits, int UnitTries, int Sides)
     {
-        public static Plan Of(Effort effort) => effort switch
+        public static Plan Of(Effort effort, bool hasImportance) => effort switch
         {
+            // Where few columns outweigh the others the units must fit these.
+            Effort.Fast when hasImportance => new(new(8, 1, 1), new(2, 1), new(1, 1), 1, 1, 1),
             Effort.Fast => new(new(8, 1, 1), new(2, 1), default, 0, 1, 1),
             Effort.Normal => new(new(8, 3, 1), new(4, 2), new(1, 1), 1, 1, 1),
             _ => new(new(32, 3, 2), new(4, 3), new(2, 2), 2, 3, 2),
@@ -120,7 +122,7 @@ internal readonly partial struct AffineBlock<TFormat>
                 T.Store(step, ref Steps[g]);
                 T.Store(offset, ref Offsets[g]);
                 T.Store(totals.Weight, ref WeightSums[g]);
-                T sum = T.MultiplyAdd(totals.Weight, totals.Low, totals.Above);
+                T sum = T.MultiplyAdd(totals.Weight, totals.Pivot, totals.Beside);
                 T.Store(sum, ref ValueSums[g]);
                 T.Store(sum * LaneMath.FiniteInverse(totals.Weight), ref Means[g]);
             }

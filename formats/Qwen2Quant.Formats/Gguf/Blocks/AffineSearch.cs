@@ -28,13 +28,23 @@ internal static class AffineSearch
         private readonly T _floor = T.Broadcast(12582912f), _ceiling = T.Broadcast(12582912f + limit);
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public T Code(T shifted, T inverse) => T.Max(T.Min(T.MultiplyAdd(shifted, inverse, _floor), _ceiling), _floor) - _floor;
+        public T Code(T shifted, T inverse) => Raw(shifted, inverse) - _floor;
+
+        /// <summary>A code plus 1.5 x 2^23: differences of two are exact.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public T Raw(T shifted, T inverse) => T.Max(T.Min(T.MultiplyAdd(shifted, inverse, _floor), _ceiling), _floor);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public T ToCode(T raw) => raw - _floor;
     }
 
-    /// <summary>A group's least and greatest value, and its sums of weight and of weight x (value - least).</summary>
-    public readonly struct Totals<T>(T low, T high, T weight, T above) where T : unmanaged, ILanes<T>
+    /// <summary>
+    /// A group's least and greatest value, its value of greatest weight (the first of several), and its sums of weight and of weight x (value - that one).
+    /// Lines are fitted beside that value: of sums about any other a weight that outweighs all others leaves nothing but rounding.
+    /// </summary>
+    public readonly struct Totals<T>(T low, T high, T pivot, T weight, T beside) where T : unmanaged, ILanes<T>
     {
-        public readonly T Low = low, High = high, Weight = weight, Above = above;
+        public readonly T Low = low, High = high, Pivot = pivot, Weight = weight, Beside = beside;
     }
 
     /// <summary>Sums over a group of weight x code, weight x code^2 and weight x code x value.</summary>
@@ -52,37 +62,46 @@ internal static class AffineSearch
         }
     }
 
-    /// <summary>The best line <c>step * code - offset</c> so far through values above their least.</summary>
+    /// <summary>The best line <c>step * code - offset</c> so far.</summary>
     private struct Line<T>(T step, T offset) where T : unmanaged, ILanes<T>
     {
         private T _explained = T.Broadcast(float.NegativeInfinity);
 
         public T Step = step, Offset = offset;
 
-        /// <summary>The least-squares line of codes explains <c>step * sum wlx - offset * sum wx</c> of <c>sum wx^2</c>; the rest is its error.</summary>
+        /// <summary>
+        /// With codes l and values x beside those of the pivot, the least-squares line explains <c>step * sum wlx - offset * sum wx</c> of <c>sum wx^2</c>; the rest is
+        /// its error.
+        /// </summary>
+        /// <param name="moments">Of codes and values beside the pivot's.</param>
+        /// <param name="pivotCode">The pivot's code.</param>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public void Improve(in Totals<T> totals, in Moments<T> moments, bool isFree)
+        public void Improve(in Totals<T> totals, in Moments<T> moments, T pivotCode, bool isFree)
         {
             T squares = totals.Weight * moments.Code2;
+            // Of n values at least squares / n, since the pivot's weight is the greatest, unless all codes are equal and determine no line.
             T determinant = squares - (moments.Code * moments.Code);
-            // Codes that are all equal determine no line; what the difference leaves of them then is rounding.
             T isLine = T.Greater(determinant, squares * T.Broadcast(4e-6f));
             T inverse = T.Broadcast(1) / determinant;
-            T step = ((totals.Weight * moments.CodeValue) - (totals.Above * moments.Code)) * inverse;
-            T offset = ((moments.Code * moments.CodeValue) - (moments.Code2 * totals.Above)) * inverse;
+            T step = ((totals.Weight * moments.CodeValue) - (totals.Beside * moments.Code)) * inverse;
+            T beside = ((moments.Code * moments.CodeValue) - (moments.Code2 * totals.Beside)) * inverse;
+            T offset = beside + ((step * pivotCode) - totals.Pivot);
             if (!isFree)
             {
-                // Of the values themselves the offset must not be negative: the best line with none is that of step alone.
-                T isNegative = T.Greater(totals.Low, offset);
-                step = T.Select(isNegative, (moments.CodeValue + (totals.Low * moments.Code)) / moments.Code2, step);
-                offset = T.Select(isNegative, totals.Low, offset);
-                T fitted = (step * moments.CodeValue) - (offset * totals.Above);
-                T square = (step * ((step * moments.Code2) - (offset * (moments.Code + moments.Code)))) + (offset * offset * totals.Weight);
+                // The offset must not be negative: the best line with none is that of step alone.
+                T isNegative = T.Greater(T.Broadcast(0), offset);
+                T codeValue = moments.CodeValue + (totals.Pivot * moments.Code) + (pivotCode * (totals.Beside + (totals.Pivot * totals.Weight)));
+                T code2 = moments.Code2 + (pivotCode * (moments.Code + moments.Code + (pivotCode * totals.Weight)));
+                step = T.Select(isNegative, codeValue / code2, step);
+                beside = T.Select(isNegative, totals.Pivot - (step * pivotCode), beside);
+                offset = T.Select(isNegative, T.Broadcast(0), offset);
+                T fitted = (step * moments.CodeValue) - (beside * totals.Beside);
+                T square = (step * ((step * moments.Code2) - (beside * (moments.Code + moments.Code)))) + (beside * beside * totals.Weight);
                 Keep(isLine, fitted + fitted - square, step, offset);
                 return;
             }
 
-            Keep(isLine, (step * moments.CodeValue) - (offset * totals.Above), step, offset);
+            Keep(isLine, (step * moments.CodeValue) - (beside * totals.Beside), step, offset);
         }
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -108,15 +127,24 @@ internal static class AffineSearch
         }
 
         if (!isFree) low = T.Min(low, T.Broadcast(0));
-        T sumW = T.Broadcast(0), above = sumW;
+        T pivot = Search.At<T>(in values, 0), greatest = Search.At<T>(in weights, 0);
+        for (int i = 1; i < length; i++)
+        {
+            T weight = Search.At<T>(in weights, i);
+            T isGreater = T.Greater(weight, greatest);
+            greatest = T.Select(isGreater, weight, greatest);
+            pivot = T.Select(isGreater, Search.At<T>(in values, i), pivot);
+        }
+
+        T sumW = T.Broadcast(0), beside = sumW;
         for (int i = 0; i < length; i++)
         {
             T weight = Search.At<T>(in weights, i);
             sumW += weight;
-            above = T.MultiplyAdd(weight, Search.At<T>(in values, i) - low, above);
+            beside = T.MultiplyAdd(weight, Search.At<T>(in values, i) - pivot, beside);
         }
 
-        return new(low, high, sumW, above);
+        return new(low, high, pivot, sumW, beside);
     }
 
     /// <summary>
@@ -130,44 +158,65 @@ internal static class AffineSearch
         T range = totals.High - totals.Low;
         T inverseRange = LaneMath.FiniteInverse(range);
         T step = range * T.Broadcast(1f / limit);
-        Line<T> best = new(step, T.Broadcast(0));
         Rounder<T> rounder = new(limit);
+        // Where only one value weighs anything no line is determined: one on which that value lies.
+        T through = (step * rounder.Code(totals.Pivot - totals.Low, T.Broadcast(limit) * inverseRange)) - totals.Pivot;
+        Line<T> best = new(step, isFree ? through : T.Max(through, T.Broadcast(0)));
         for (int phase = 0; phase < start.Phases; phase++)
         {
             T shift = (step * T.Broadcast((phase - ((start.Phases - 1) / 2)) * (1f / start.Phases))) - totals.Low;
             for (int n = 0; n < start.Tries; n += 2)
             {
                 T inverse0 = T.Broadcast(start.CodesOverRange(n, limit)) * inverseRange, inverse1 = T.Broadcast(start.CodesOverRange(n + 1, limit)) * inverseRange;
+                T pivot0 = rounder.Raw(totals.Pivot + shift, inverse0), pivot1 = rounder.Raw(totals.Pivot + shift, inverse1);
                 Moments<T> moments0 = default, moments1 = default;
                 for (int i = 0; i < length; i++)
                 {
                     T value = Search.At<T>(in values, i);
                     T weight = Search.At<T>(in weights, i);
-                    T above = value - totals.Low;
+                    T beside = value - totals.Pivot;
                     T shifted = value + shift;
-                    moments0.Add(rounder.Code(shifted, inverse0), weight, above);
-                    moments1.Add(rounder.Code(shifted, inverse1), weight, above);
+                    moments0.Add(rounder.Raw(shifted, inverse0) - pivot0, weight, beside);
+                    moments1.Add(rounder.Raw(shifted, inverse1) - pivot1, weight, beside);
                 }
 
-                best.Improve(in totals, in moments0, isFree);
-                best.Improve(in totals, in moments1, isFree);
+                best.Improve(in totals, in moments0, rounder.ToCode(pivot0), isFree);
+                best.Improve(in totals, in moments1, rounder.ToCode(pivot1), isFree);
             }
         }
 
         for (int n = 0; n < start.Sweeps; n++)
         {
-            T inverse = LaneMath.FiniteInverse(best.Step);
-            Moments<T> moments = default;
-            for (int i = 0; i < length; i++)
-            {
-                T above = Search.At<T>(in values, i) - totals.Low;
-                moments.Add(rounder.Code(above + best.Offset, inverse), Search.At<T>(in weights, i), above);
-            }
-
-            best.Improve(in totals, in moments, isFree);
+            Moments<T> moments = Beside(in values, in weights, length, limit, in totals, best.Step, best.Offset, out T pivotCode);
+            best.Improve(in totals, in moments, pivotCode, isFree);
         }
 
-        return (best.Step, best.Offset - totals.Low);
+        return (best.Step, best.Offset);
+    }
+
+    /// <summary>The best offset for the codes that are nearest under a step and an offset.</summary>
+    public static T Offset<T>(ref readonly float values, ref readonly float weights, int length, int limit, in Totals<T> totals, T step, T offset) where T : unmanaged, ILanes<T>
+    {
+        Moments<T> moments = Beside(in values, in weights, length, limit, in totals, step, offset, out T pivotCode);
+        return (((step * moments.Code) - totals.Beside) * LaneMath.FiniteInverse(totals.Weight)) + ((step * pivotCode) - totals.Pivot);
+    }
+
+    /// <summary>Moments of the codes nearest under a step and an offset and of values, both beside the pivot's.</summary>
+    private static Moments<T> Beside<T>(
+        ref readonly float values, ref readonly float weights, int length, int limit, in Totals<T> totals, T step, T offset, out T pivotCode) where T : unmanaged, ILanes<T>
+    {
+        Rounder<T> rounder = new(limit);
+        T inverse = LaneMath.FiniteInverse(step);
+        T pivot = rounder.Raw(totals.Pivot + offset, inverse);
+        Moments<T> moments = default;
+        for (int i = 0; i < length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            moments.Add(rounder.Raw(value + offset, inverse) - pivot, Search.At<T>(in weights, i), value - totals.Pivot);
+        }
+
+        pivotCode = rounder.ToCode(pivot);
+        return moments;
     }
 
     /// <summary>Moments, of the values themselves, and the error of the codes nearest under a step and an offset.</summary>

@@ -41,7 +41,9 @@ internal readonly partial struct NibbleBlock<TFormat>
             (T step, T offset) = AffineSearch.Start(in lanes[g], in weights[g], 32, CodeCount - 1, true, in totals, start);
             T half = HalfRows.ToHalfBits(step);
             T.StoreUShorts(half, ref steps[g]);
-            T.Store(LaneMath.FiniteInverse(HalfRows.FromHalfBits(half)), ref inverses[g]);
+            step = HalfRows.FromHalfBits(half);
+            T.Store(LaneMath.FiniteInverse(step), ref inverses[g]);
+            if (!importance.IsEmpty) offset = AffineSearch.Offset(in lanes[g], in weights[g], 32, CodeCount - 1, in totals, step, offset);
             half = HalfRows.ToHalfBits(LaneMath.Negate(offset));
             T.StoreUShorts(half, ref minima[g]);
             T.Store(LaneMath.Negate(HalfRows.FromHalfBits(half)), ref offsets[g]);

@@ -14,12 +14,15 @@ internal static class SymmetricSearch
     /// <summary>1.5 x 2^23: sums with it are rounded to integers, ties to even.</summary>
     public const float Rounding = 12582912;
 
+    /// <summary>ggml's extreme on code 127 of 128: rows that were Q8_0 before lose nothing under it.</summary>
+    private const float GgmlTrial = -127f / 128;
+
     private static readonly float[] OnesOfBatch = [.. Enumerable.Repeat(1f, 32 * Search.Stride)];
 
     private static readonly float[] FineTrials =
         [.. Enumerable.Range(0, 64).Select(i => -1f - (0.01f * i)), .. Enumerable.Range(0, 48).Select(i => -0.99f + (0.01f * i)), .. Enumerable.Range(0, 24).Select(i => -1.65f - (0.05f * i)), .. Enumerable.Range(0, 56).Select(i => 0.6f + (0.02f * i))];
 
-    private static readonly float[] FineStoredTrials = [.. Enumerable.Range(0, 256).Select(i => -1.008f + (0.0008f * i)), .. Enumerable.Range(0, 64).Select(i => 1.008f - (0.0008f * i))];
+    private static readonly float[] FineStoredTrials = [GgmlTrial, .. Enumerable.Range(0, 255).Select(i => -1.008f + (0.0008f * i)), .. Enumerable.Range(0, 64).Select(i => 1.008f - (0.0008f * i))];
 
     /// <summary>The weights of groups without importance.</summary>
     public static ReadOnlySpan<float> Ones => OnesOfBatch;
@@ -33,8 +36,8 @@ internal static class SymmetricSearch
     private static ReadOnlySpan<float> WeightedTrials8 => [-1.012f, -0.903f, -1.145f, -1.315f, -0.964f, -1.061f, -0.77f, 1.061f, -0.855f, -1.521f, -1.218f, 1f, -1.097f, 1.158f, -0.988f, -0.927f];
     private static ReadOnlySpan<float> WeightedTrials16 => [-0.999f, -0.942f, -1.047f, -0.878f, -1.112f, -0.821f, -0.975f, -1.015f, -0.918f, -0.765f, -1.193f, -1.072f, 1.023f, -0.959f, -0.894f, -0.854f];
     private static ReadOnlySpan<float> WeightedTrials32 => [-0.998f, -0.939f, -0.972f, -0.873f, -0.906f, -0.814f, -1.018f, -0.722f, -0.847f, -0.781f, -0.959f, -0.657f, -1.037f, -0.755f, -0.926f, -0.985f];
-    private static ReadOnlySpan<float> StoredTrials => [-1f, -0.985f, -0.968f, -0.993f, -0.953f, -0.977f, -0.961f, -0.938f];
-    private static ReadOnlySpan<float> WeightedStoredTrials => [-1f, -0.977f, -0.992f, -0.945f, -0.962f, -0.984f, -0.906f, -0.969f];
+    private static ReadOnlySpan<float> StoredTrials => [-1f, -0.985f, -0.968f, GgmlTrial, -0.953f, -0.977f, -0.961f, -0.938f];
+    private static ReadOnlySpan<float> WeightedStoredTrials => [-1f, -0.977f, GgmlTrial, -0.945f, -0.962f, -0.984f, -0.906f, -0.969f];
 
     /// <summary>Trials for <see cref="Scales"/>, a multiple of four, at a limit of 4, 8, 16 or 32.</summary>
     public static ReadOnlySpan<float> Trials(int limit, bool hasImportance, Effort effort)

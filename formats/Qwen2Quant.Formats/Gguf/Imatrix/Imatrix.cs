@@ -51,6 +51,9 @@ public sealed record Imatrix(IReadOnlyList<ImatrixEntry> Entries, IReadOnlyList<
     /// <summary>Window length that a file is taken to have which does not say: the default of llama-imatrix.</summary>
     public const int DefaultChunkSize = 512;
 
+    /// <summary>The mean squares of every entry by name, as llama-quantize's library takes them.</summary>
+    public Dictionary<string, float[]> MeanSquares() => Entries.ToDictionary(entry => entry.Name, entry => entry.MeanSquares());
+
     /// <summary>Adds statistics of one model; a count that holds for all experts counts for each.</summary>
     /// <param name="parts">At least one, with the path that errors show.</param>
     /// <exception cref="QuantException">NU-91: an entry has different lengths, or sums leave the range of numbers.</exception>
