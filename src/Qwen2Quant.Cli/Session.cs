@@ -29,6 +29,7 @@ internal sealed class Session(ParseResult parsed, CommonOptions options, TextWri
         Threads = Parsed.GetValue(options.Threads),
         Cancellation = Interruption.Token,
         MemoryBytes = Parsed.GetValue(ModelOptions.Memory) is { } memory ? Sizes.Parse(memory, "--memory") : MemoryPlan.DefaultBytes,
+        Exact = Parsed.GetValue(ModelOptions.Exact),
         Progress = Quiet ? NoProgress.Instance : ProgressDisplay.Create(Error, errorRedirected, UseColor),
     };
 

@@ -9,12 +9,13 @@ namespace Qwen2Quant.Quantization;
 /// column by column, or granule by granule, so that each makes up for the errors before it; then coordinate descent goes over them again.
 /// A row that this leaves worse keeps the encoder's codes. Bytes depend neither on threads nor on how rows are cut into slabs.
 /// </summary>
-/// <param name="hessian">Of the linear's inputs.</param>
-public sealed unsafe class GptqSolver(GptqHessian hessian) : ISolver
+/// <param name="hessian">Of the linear's inputs; it makes this a solver for one linear, unlike the stateless ones of <see cref="SolverCatalog"/>.</param>
+public sealed unsafe class GptqSolver(GptqHessian hessian)
 {
     private const int RowsPerTask = 96;
 
-    public string Name => "gptq";
+    /// <summary>As <c>--method</c> and the report spell it.</summary>
+    public const string Name = "gptq";
 
     /// <summary>Columns of <paramref name="type"/> that are chosen together; 0 for types without a grid.</summary>
     public static int GranuleLength(ElementType type) => type is IBlockCodec codec ? codec.Shape.GranuleLength : 0;

@@ -35,6 +35,7 @@ internal static class CalibrateVerb
         foreach (Option option in new Option[] { data, output, depth, format, inputs, processOutput, force, strict }) verb.Options.Add(option);
         windows.AddTo(verb);
         verb.Options.Add(ModelOptions.Memory);
+        verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
             if (session.Get(depth) == "gram") throw new QuantException(ErrorKind.Unsupported, "--depth gram is not available") { Remedy = "Use --depth diagonal." };

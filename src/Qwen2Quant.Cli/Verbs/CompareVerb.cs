@@ -39,6 +39,7 @@ internal static class CompareVerb
         windows.AddTo(verb);
         verb.Options.Add(dualChunk);
         verb.Options.Add(ModelOptions.Memory);
+        verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);

@@ -33,7 +33,7 @@ internal static class GenerateVerb
             "generate Qwen/Qwen2-0.5B-Instruct --chat --prompt \"Who are you?\"",
             "generate qwen2-0.5b-Q8_0.gguf --chat --system \"Answer in one sentence.\" --temperature 0.7");
         verb.Arguments.Add(model);
-        foreach (Option option in new Option[] { prompt, chat, system, parseSpecial, maxTokens, contextLength, dualChunk }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { prompt, chat, system, parseSpecial, maxTokens, contextLength, dualChunk, ModelOptions.Exact }) verb.Options.Add(option);
         sampling.AddTo(verb);
         verb.SetAction(parsed => run(parsed, session =>
         {

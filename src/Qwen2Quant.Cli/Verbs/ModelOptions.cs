@@ -19,6 +19,9 @@ internal static class ModelOptions
         HelpName = "SIZE",
     };
 
+    /// <summary>As <see cref="Memory"/>.</summary>
+    public static Option<bool> Exact { get; } = new("--exact") { Description = "Multiply quantized weights as floats too; otherwise activations are rounded to 15 bits for each 32 values, which is faster" };
+
     public static Argument<string> Model(string name = "MODEL") => new(name) { Description = ModelHelp };
 
     public static Option<string> Out() => new("--out", "-o") { Description = "Path of the output", HelpName = "PATH", Required = true };

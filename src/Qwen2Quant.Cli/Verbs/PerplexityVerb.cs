@@ -31,6 +31,7 @@ internal static class PerplexityVerb
         windows.AddTo(verb);
         verb.Options.Add(dualChunk);
         verb.Options.Add(ModelOptions.Memory);
+        verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
             using Checkpoint checkpoint = ModelOptions.Open(session, model, dualChunk);

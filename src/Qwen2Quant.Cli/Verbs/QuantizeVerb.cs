@@ -50,6 +50,7 @@ internal static class QuantizeVerb
         importance.AddTo(verb);
         windows.AddTo(verb);
         verb.Options.Add(ModelOptions.Memory);
+        verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
             Recipe recipe = recipes.ReadRecipe(session);

@@ -27,7 +27,7 @@ public sealed class LoadedModel : ILogitModel
     {
         Checkpoint = checkpoint;
         _context = context;
-        _model = Qwen2Model.Load(checkpoint.Config, checkpoint.Tensors, new ForwardOptions { Threads = context.Threads, ResidentBytes = residentBytes });
+        _model = Qwen2Model.Load(checkpoint.Config, checkpoint.Tensors, new ForwardOptions { Threads = context.Threads, ResidentBytes = residentBytes, Exact = context.Exact });
         // Any row of the output may be chosen, those that pad it too.
         Tokenizer = new BpeTokenizer(checkpoint.Tokenizer.WithVocabularySize(checkpoint.Config.VocabSize));
     }

@@ -19,6 +19,9 @@ public sealed record RunContext
     /// <summary>Bytes for the whole process where models run; they do not change what is computed.</summary>
     public long MemoryBytes { get; init; } = MemoryPlan.DefaultBytes;
 
+    /// <summary>As <see cref="ForwardOptions.Exact"/>.</summary>
+    public bool Exact { get; init; }
+
     /// <summary>Folder of files that do not outlive the run: TMPDIR; without it /var/tmp where there is one, as /tmp often lies in memory; else the system's.</summary>
     public string TemporaryFolder { get; init; } =
         Environment.GetEnvironmentVariable("TMPDIR") is { Length: > 0 } named ? named : Directory.Exists("/var/tmp") ? "/var/tmp" : Path.GetTempPath();
