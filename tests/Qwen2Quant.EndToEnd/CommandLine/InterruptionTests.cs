@@ -106,8 +106,23 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
     }
 
     /// <summary>True when a process has a file of a folder open whose name is gone.</summary>
-    private static bool HasOpen(int processId, string folder) =>
-        Directory.EnumerateFiles($"/proc/{processId}/fd").Any(link => File.ResolveLinkTarget(link, returnFinalTarget: false)?.FullName is { } target && target.StartsWith(folder, StringComparison.Ordinal) && target.EndsWith(" (deleted)", StringComparison.Ordinal));
+    private static bool HasOpen(int processId, string folder)
+    {
+        return Directory.EnumerateFiles($"/proc/{processId}/fd").Any(link => Target(link) is { } target && target.StartsWith(folder, StringComparison.Ordinal) && target.EndsWith(" (deleted)", StringComparison.Ordinal));
+
+        static string? Target(string link)
+        {
+            try
+            {
+                return File.ResolveLinkTarget(link, returnFinalTarget: false)?.FullName;
+            }
+            catch (IOException)
+            {
+                // Closed since the folder was listed.
+                return null;
+            }
+        }
+    }
 
     /// <summary>Two runs for one output: the second is told to try again, and the first goes on.</summary>
     [Fact]
