@@ -25,6 +25,7 @@ public static class EncoderCommand
         string? table = arguments.Text("--table");
         bool isTimed = arguments.Flag("--time");
         arguments.Finish(0);
+        if (imatrix is not null && models.Length != 1) throw new UsageException("--imatrix belongs to one model: --models FILE.gguf");
         if (InteropPackages.LlamaLibraries is null) throw new InvalidOperationException("llama.cpp is not installed: npm ci --ignore-scripts in tests/Qwen2Quant.EndToEnd/interop");
         Dictionary<string, float[]> meanSquares = imatrix is null ? [] : ImatrixReader.Read(DiskFileLayer.Instance, imatrix, new ReadOptions()).MeanSquares();
         List<SampleRows> samples = [.. SampleRows.Random(), .. models.SelectMany(model => SampleRows.Of(model, meanSquares))];

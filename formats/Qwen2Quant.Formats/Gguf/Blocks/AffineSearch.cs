@@ -78,30 +78,45 @@ internal static class AffineSearch
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public void Improve(in Totals<T> totals, in Moments<T> moments, T pivotCode, bool isFree)
         {
-            T squares = totals.Weight * moments.Code2;
-            // Of n values at least squares / n, since the pivot's weight is the greatest, unless all codes are equal and determine no line.
-            T determinant = squares - (moments.Code * moments.Code);
-            T isLine = T.Greater(determinant, squares * T.Broadcast(4e-6f));
-            T inverse = T.Broadcast(1) / determinant;
-            T step = ((totals.Weight * moments.CodeValue) - (totals.Beside * moments.Code)) * inverse;
-            T beside = ((moments.Code * moments.CodeValue) - (moments.Code2 * totals.Beside)) * inverse;
-            T offset = beside + ((step * pivotCode) - totals.Pivot);
             if (!isFree)
             {
-                // The offset must not be negative: the best line with none is that of step alone.
-                T isNegative = T.Greater(T.Broadcast(0), offset);
-                T codeValue = moments.CodeValue + (totals.Pivot * moments.Code) + (pivotCode * (totals.Beside + (totals.Pivot * totals.Weight)));
-                T code2 = moments.Code2 + (pivotCode * (moments.Code + moments.Code + (pivotCode * totals.Weight)));
-                step = T.Select(isNegative, codeValue / code2, step);
-                beside = T.Select(isNegative, totals.Pivot - (step * pivotCode), beside);
-                offset = T.Select(isNegative, T.Broadcast(0), offset);
-                T fitted = (step * moments.CodeValue) - (beside * totals.Beside);
-                T square = (step * ((step * moments.Code2) - (beside * (moments.Code + moments.Code)))) + (beside * beside * totals.Weight);
-                Keep(isLine, fitted + fitted - square, step, offset);
+                ImproveBounded(in totals, moments, pivotCode);
                 return;
             }
 
-            Keep(isLine, (step * moments.CodeValue) - (beside * totals.Beside), step, offset);
+            T isLine = Fit(in totals, in moments, out T step, out T beside);
+            Keep(isLine, (step * moments.CodeValue) - (beside * totals.Beside), step, beside + ((step * pivotCode) - totals.Pivot));
+        }
+
+        /// <summary>As <see cref="Improve"/> where the offset must not be negative: the best line with none is that of step alone.</summary>
+        // Apart from the sums, and with a copy of them: inlined it takes the loop's share of what the compiler inlines, and by reference the sums would lie in memory.
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        private void ImproveBounded(in Totals<T> totals, Moments<T> moments, T pivotCode)
+        {
+            T isLine = Fit(in totals, in moments, out T step, out T beside);
+            T offset = beside + ((step * pivotCode) - totals.Pivot);
+            T isNegative = T.Greater(T.Broadcast(0), offset);
+            T codeValue = moments.CodeValue + (totals.Pivot * moments.Code) + (pivotCode * (totals.Beside + (totals.Pivot * totals.Weight)));
+            T code2 = moments.Code2 + (pivotCode * (moments.Code + moments.Code + (pivotCode * totals.Weight)));
+            step = T.Select(isNegative, codeValue / code2, step);
+            beside = T.Select(isNegative, totals.Pivot - (step * pivotCode), beside);
+            offset = T.Select(isNegative, T.Broadcast(0), offset);
+            T fitted = (step * moments.CodeValue) - (beside * totals.Beside);
+            T square = (step * ((step * moments.Code2) - (beside * (moments.Code + moments.Code)))) + (beside * beside * totals.Weight);
+            Keep(isLine, fitted + fitted - square, step, offset);
+        }
+
+        /// <summary>The least-squares line beside the pivot, and whether there is one.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        private static T Fit(in Totals<T> totals, in Moments<T> moments, out T step, out T beside)
+        {
+            T squares = totals.Weight * moments.Code2;
+            // Of n values at least squares / n, since the pivot's weight is the greatest, unless all codes are equal and determine no line.
+            T determinant = squares - (moments.Code * moments.Code);
+            T inverse = T.Broadcast(1) / determinant;
+            step = ((totals.Weight * moments.CodeValue) - (totals.Beside * moments.Code)) * inverse;
+            beside = ((moments.Code * moments.CodeValue) - (moments.Code2 * totals.Beside)) * inverse;
+            return T.Greater(determinant, squares * T.Broadcast(4e-6f));
         }
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -118,24 +133,18 @@ internal static class AffineSearch
     public static Totals<T> Sum<T>(ref readonly float values, ref readonly float weights, int length, bool isFree) where T : unmanaged, ILanes<T>
     {
         T low = Search.At<T>(in values, 0);
-        T high = low;
+        T high = low, pivot = low, greatest = Search.At<T>(in weights, 0);
         for (int i = 1; i < length; i++)
         {
             T value = Search.At<T>(in values, i);
+            T weight = Search.At<T>(in weights, i);
             low = T.Min(value, low);
             high = T.Max(value, high);
+            pivot = T.Select(T.Greater(weight, greatest), value, pivot);
+            greatest = T.Max(weight, greatest);
         }
 
         if (!isFree) low = T.Min(low, T.Broadcast(0));
-        T pivot = Search.At<T>(in values, 0), greatest = Search.At<T>(in weights, 0);
-        for (int i = 1; i < length; i++)
-        {
-            T weight = Search.At<T>(in weights, i);
-            T isGreater = T.Greater(weight, greatest);
-            greatest = T.Select(isGreater, weight, greatest);
-            pivot = T.Select(isGreater, Search.At<T>(in values, i), pivot);
-        }
-
         T sumW = T.Broadcast(0), beside = sumW;
         for (int i = 0; i < length; i++)
         {
@@ -155,31 +164,20 @@ internal static class AffineSearch
     public static (T Step, T Offset) Start<T>(ref readonly float values, ref readonly float weights, int length, int limit, bool isFree, in Totals<T> totals, AffineStart start)
         where T : unmanaged, ILanes<T>
     {
-        T range = totals.High - totals.Low;
+        T range = totals.High - totals.Low, pivot = totals.Pivot;
         T inverseRange = LaneMath.FiniteInverse(range);
         T step = range * T.Broadcast(1f / limit);
-        Rounder<T> rounder = new(limit);
         // Where only one value weighs anything no line is determined: one on which that value lies.
-        T through = (step * rounder.Code(totals.Pivot - totals.Low, T.Broadcast(limit) * inverseRange)) - totals.Pivot;
-        Line<T> best = new(step, isFree ? through : T.Max(through, T.Broadcast(0)));
+        Line<T> best = new(step, Through(in totals, step, inverseRange, limit, isFree));
+        Rounder<T> rounder = new(limit);
         for (int phase = 0; phase < start.Phases; phase++)
         {
             T shift = (step * T.Broadcast((phase - ((start.Phases - 1) / 2)) * (1f / start.Phases))) - totals.Low;
             for (int n = 0; n < start.Tries; n += 2)
             {
                 T inverse0 = T.Broadcast(start.CodesOverRange(n, limit)) * inverseRange, inverse1 = T.Broadcast(start.CodesOverRange(n + 1, limit)) * inverseRange;
-                T pivot0 = rounder.Raw(totals.Pivot + shift, inverse0), pivot1 = rounder.Raw(totals.Pivot + shift, inverse1);
-                Moments<T> moments0 = default, moments1 = default;
-                for (int i = 0; i < length; i++)
-                {
-                    T value = Search.At<T>(in values, i);
-                    T weight = Search.At<T>(in weights, i);
-                    T beside = value - totals.Pivot;
-                    T shifted = value + shift;
-                    moments0.Add(rounder.Raw(shifted, inverse0) - pivot0, weight, beside);
-                    moments1.Add(rounder.Raw(shifted, inverse1) - pivot1, weight, beside);
-                }
-
+                T pivot0 = rounder.Raw(pivot + shift, inverse0), pivot1 = rounder.Raw(pivot + shift, inverse1);
+                SumPair(in values, in weights, length, rounder, pivot, shift, inverse0, inverse1, pivot0, pivot1, out Moments<T> moments0, out Moments<T> moments1);
                 best.Improve(in totals, in moments0, rounder.ToCode(pivot0), isFree);
                 best.Improve(in totals, in moments1, rounder.ToCode(pivot1), isFree);
             }
@@ -201,7 +199,35 @@ internal static class AffineSearch
         return (((step * moments.Code) - totals.Beside) * LaneMath.FiniteInverse(totals.Weight)) + ((step * pivotCode) - totals.Pivot);
     }
 
+    /// <summary>Moments beside the pivot's of the codes under two steps: apart, so that the compiler keeps the sums in registers.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void SumPair<T>(
+        ref readonly float values, ref readonly float weights, int length, Rounder<T> rounder, T pivot, T shift, T inverse0, T inverse1, T pivot0, T pivot1,
+        out Moments<T> moments0, out Moments<T> moments1) where T : unmanaged, ILanes<T>
+    {
+        Moments<T> sums0 = default, sums1 = default;
+        for (int i = 0; i < length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            T weight = Search.At<T>(in weights, i);
+            T beside = value - pivot;
+            T shifted = value + shift;
+            sums0.Add(rounder.Raw(shifted, inverse0) - pivot0, weight, beside);
+            sums1.Add(rounder.Raw(shifted, inverse1) - pivot1, weight, beside);
+        }
+
+        (moments0, moments1) = (sums0, sums1);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static T Through<T>(in Totals<T> totals, T step, T inverseRange, int limit, bool isFree) where T : unmanaged, ILanes<T>
+    {
+        T offset = (step * new Rounder<T>(limit).Code(totals.Pivot - totals.Low, T.Broadcast(limit) * inverseRange)) - totals.Pivot;
+        return isFree ? offset : T.Max(offset, T.Broadcast(0));
+    }
+
     /// <summary>Moments of the codes nearest under a step and an offset and of values, both beside the pivot's.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
     private static Moments<T> Beside<T>(
         ref readonly float values, ref readonly float weights, int length, int limit, in Totals<T> totals, T step, T offset, out T pivotCode) where T : unmanaged, ILanes<T>
     {

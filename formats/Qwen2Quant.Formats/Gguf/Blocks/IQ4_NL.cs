@@ -75,7 +75,7 @@ internal readonly struct IQ4_NL : ICodecFormat, IIntegerFormat
         int count = values.Length / 32;
         Span<float> lanes = stackalloc float[Iq4Search.Length * Search.Stride];
         Span<float> weights = stackalloc float[Iq4Search.Length * Search.Stride];
-        Iq4Search.Transpose(values, importance, lanes, weights);
+        Iq4Search.Transpose<T>(values, importance, lanes, weights);
         if (effort == Effort.Reference)
         {
             Span<float> variances = stackalloc float[Search.Stride];

@@ -117,7 +117,7 @@ internal readonly struct IQ4_XS : ICodecFormat, IIntegerFormat
         Span<float> lanes = stackalloc float[Iq4Search.Length * Search.Stride];
         Span<float> weights = stackalloc float[Iq4Search.Length * Search.Stride];
         Span<float> scales = stackalloc float[Search.Stride];
-        Iq4Search.Transpose(values, importance, lanes, weights);
+        Iq4Search.Transpose<T>(values, importance, lanes, weights);
         if (effort == Effort.Reference)
         {
             Span<float> variances = stackalloc float[Search.Stride];

@@ -20,12 +20,30 @@ internal static class Iq4Search
 
     private static readonly float[] HighAnchors = Anchors(0.005f);
 
-    /// <summary>Transposes a batch of groups and their weights: importance, or 1.</summary>
-    public static void Transpose(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> lanes, Span<float> weights)
+    /// <summary>Share of x^2 in the weights without importance. ggml's are x^2 alone, which keeps what large weights do to a model; this lowers both errors below ggml's.</summary>
+    private const float SquareShare = 0.25f;
+
+    /// <summary>Transposes a batch of groups and their weights: importance, or 1 + x^2 / 4 in units of the group's mean square.</summary>
+    public static void Transpose<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> lanes, Span<float> weights) where T : unmanaged, ILanes<T>
     {
         Search.Transpose(values, Length, lanes);
-        if (importance.IsEmpty) weights.Fill(1);
-        else Search.Transpose(importance, Length, weights);
+        if (!importance.IsEmpty)
+        {
+            Search.Transpose(importance, Length, weights);
+            return;
+        }
+
+        for (int g = 0; g < Search.Stride; g += T.Width)
+        {
+            T sum = T.Broadcast(0);
+            for (int i = 0; i < Length; i++) sum = T.MultiplyAdd(Search.At<T>(in lanes[g], i), Search.At<T>(in lanes[g], i), sum);
+            T factor = T.Broadcast(SquareShare * Length) * LaneMath.FiniteInverse(sum);
+            for (int i = 0; i < Length; i++)
+            {
+                T value = Search.At<T>(in lanes[g], i);
+                T.Store(T.MultiplyAdd(factor * value, value, T.Broadcast(1)), ref weights[(i * Search.Stride) + g]);
+            }
+        }
     }
 
     /// <summary>ggml's weights: x^2, or <c>w * sqrt(variance + x^2)</c> with twice the mean square of the lane's block.</summary>

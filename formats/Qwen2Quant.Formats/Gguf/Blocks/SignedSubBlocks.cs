@@ -46,7 +46,7 @@ internal static class SignedSubBlocks
         Span<float> integers = parameters[1..];
         parameters[0] = StoredAtLeast(top / scaleLimit);
         for (int g = 0; g < Count; g += T.Width) T.Store(Integer(Block32.At<T>(in scales[0], g) / T.Broadcast(parameters[0]), scaleLimit), ref integers[g]);
-        if (effort != Effort.Fast) Refine<T>(lanes, weights, scales, top, limit, scaleLimit, importance.IsEmpty, effort, parameters);
+        if (effort != Effort.Fast || !importance.IsEmpty) Refine<T>(lanes, weights, scales, top, limit, scaleLimit, importance.IsEmpty, effort, parameters);
         // At more bits so little of the values is lost that the half d hardly changes.
         if (limit == 4) parameters[0] = GainPreserving<T>(lanes, weights, limit, parameters[0], integers);
     }
@@ -62,7 +62,7 @@ internal static class SignedSubBlocks
         Span<float> trial = stackalloc float[Count];
         float best = float.PositiveInfinity;
         // Without importance a second d would take 0.1 to 0.3 % off the error of Q3_K, for half as much time again.
-        (int tops, int refits, int quads) = effort == Effort.High ? (Tops.Length, 2, 2) : (1, limit == 4 && isUnweighted ? 0 : 1, 1);
+        (int tops, int refits, int quads) = effort == Effort.High ? (Tops.Length, 2, 2) : (1, effort == Effort.Fast || (limit == 4 && isUnweighted) ? 0 : 1, 1);
         foreach (float fraction in Tops[..tops])
         {
             float d = StoredAtLeast(top / (scaleLimit * fraction));

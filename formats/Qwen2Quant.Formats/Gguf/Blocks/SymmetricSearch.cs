@@ -54,7 +54,7 @@ internal static class SymmetricSearch
             (_, false) => Trials32,
             (_, true) => WeightedTrials32,
         };
-        return effort == Effort.Fast ? trials[..4] : trials;
+        return effort == Effort.Fast ? trials[..(hasImportance ? 8 : 4)] : trials;
     }
 
     /// <summary>Trials for <see cref="StoredScales"/>, a multiple of four, at a limit of 128.</summary>
