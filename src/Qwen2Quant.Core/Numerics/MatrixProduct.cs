@@ -122,7 +122,6 @@ public static unsafe class MatrixProduct
     {
         float[] storage = _packedRows ??= MatrixProductPanels.AllocateAligned(RowBlock * PackedStride, out _);
         float* packed = (float*)(((nuint)Unsafe.AsPointer(ref storage[0]) + 63) & ~(nuint)63);
-        float* edge = stackalloc float[LargestRowTile * PanelWidth];
         int paddedRows = (rowCount + TKernel.RowTile - 1) / TKernel.RowTile * TKernel.RowTile;
         for (int k = 0; k < depth; k += DepthBlock)
         {
@@ -135,19 +134,7 @@ public static unsafe class MatrixProduct
             {
                 float* panel = panels + (column / PanelWidth * panelStride) + ((long)k * PanelWidth);
                 int columns = Math.Min(PanelWidth, columnCount - column);
-                for (int row = 0; row < rowCount; row += TKernel.RowTile)
-                {
-                    int rows = Math.Min(TKernel.RowTile, rowCount - row);
-                    float* target = c + (row * cStride) + column;
-                    if (rows == TKernel.RowTile && columns == PanelWidth)
-                    {
-                        TKernel.Tile(packed + (row * PackedStride), panel, length, target, cStride, add);
-                        continue;
-                    }
-
-                    TKernel.Tile(packed + (row * PackedStride), panel, length, edge, PanelWidth, false);
-                    for (int r = 0; r < rows; r++) Merge(edge + (r * PanelWidth), target + (r * cStride), columns, add);
-                }
+                Tiles<TKernel>(packed, rowCount, panel, length, columns, c + column, cStride, add);
             }
         }
 
@@ -174,14 +161,42 @@ public static unsafe class MatrixProduct
                 }
 
                 TKernel.Row(a + k, block, length, edge, false);
-                Merge(edge, c + column, columns, add);
+                Merge(edge, 1, columns, c + column, PanelWidth, add);
             }
         }
     }
 
-    private static void Merge(float* sums, float* c, int count, bool add)
+    /// <summary>
+    /// Packed rows (<see cref="PackedStride"/> floats apart, those that fill up the last tile readable) by one block of a panel: in tiles, fewer than three one by one.
+    /// </summary>
+    /// <param name="columns">Channels of the panel that C has.</param>
+    [SkipLocalsInit]
+    internal static void Tiles<TKernel>(float* packed, int rowCount, float* panel, int length, int columns, float* c, long cStride, bool add)
+        where TKernel : struct, IMatrixProductKernel
     {
-        for (int i = 0; i < count; i++) c[i] = add ? c[i] + sums[i] : sums[i];
+        float* edge = stackalloc float[LargestRowTile * PanelWidth];
+        int tile = rowCount < 3 ? 1 : TKernel.RowTile;
+        for (int row = 0; row < rowCount; row += tile)
+        {
+            float* rows = packed + ((long)row * PackedStride);
+            int count = Math.Min(tile, rowCount - row);
+            bool whole = count == tile && columns == PanelWidth;
+            float* target = whole ? c + (row * cStride) : edge;
+            if (tile == 1) TKernel.Row(rows, panel, length, target, whole && add);
+            else TKernel.Tile(rows, panel, length, target, whole ? cStride : PanelWidth, whole && add);
+            if (!whole) Merge(edge, count, columns, c + (row * cStride), cStride, add);
+        }
+    }
+
+    /// <summary>Takes over the part of a tile that C has.</summary>
+    internal static void Merge(float* edge, int rowCount, int columns, float* c, long cStride, bool add)
+    {
+        for (int row = 0; row < rowCount; row++)
+        {
+            float* source = edge + (row * PanelWidth);
+            float* target = c + (row * cStride);
+            for (int i = 0; i < columns; i++) target[i] = add ? target[i] + source[i] : source[i];
+        }
     }
 
     private readonly struct Kernel

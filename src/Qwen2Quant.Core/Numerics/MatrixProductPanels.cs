@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using System.Runtime.Intrinsics;
 
 namespace Qwen2Quant.Core.Numerics;
 
@@ -61,15 +60,12 @@ public sealed unsafe class MatrixProductPanels
         ArgumentOutOfRangeException.ThrowIfGreaterThan((long)firstColumn + rowCount, ColumnCount, nameof(firstColumn));
         fixed (float* source = rows)
         {
-            int row = 0;
-            while (row < rowCount)
+            for (int row = 0; row < rowCount;)
             {
                 int column = firstColumn + row;
-                float* destination = Column(column);
-                bool four = rowCount - row >= 4 && column % 4 == 0;
-                if (four) PackFour(source + ((long)row * Depth), destination);
-                else PackOne(source + ((long)row * Depth), destination);
-                row += four ? 4 : 1;
+                int count = Math.Min(Math.Min(PanelTranspose.Rows, rowCount - row), MatrixProduct.PanelWidth - (column % MatrixProduct.PanelWidth));
+                PanelTranspose.Run(source + ((long)row * Depth), Depth, count, Depth, Column(column), Simd.Level);
+                row += count;
             }
         }
 
@@ -87,19 +83,4 @@ public sealed unsafe class MatrixProductPanels
 
     private float* Column(int column) =>
         _first + (column / MatrixProduct.PanelWidth * PanelStride) + (column % MatrixProduct.PanelWidth);
-
-    private void PackOne(float* row, float* destination)
-    {
-        for (int k = 0; k < Depth; k++) destination[(long)k * MatrixProduct.PanelWidth] = row[k];
-    }
-
-    private void PackFour(float* rows, float* destination)
-    {
-        float* r0 = rows, r1 = r0 + Depth, r2 = r1 + Depth, r3 = r2 + Depth;
-        for (int k = 0; k < Depth; k++)
-        {
-            Vector128.Create(r0[k], r1[k], r2[k], r3[k]).Store(destination);
-            destination += MatrixProduct.PanelWidth;
-        }
-    }
 }

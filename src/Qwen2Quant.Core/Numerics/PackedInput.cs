@@ -19,7 +19,6 @@ internal sealed unsafe class PackedInput
     private readonly NativeFloats _codes = new();
     private readonly NativeFloats _scales = new();
     private readonly NativeFloats _sums = new();
-    private int _rows;
 
     /// <summary>Rows with those that fill up the last tile, which are undefined.</summary>
     public int PaddedRows { get; private set; }
@@ -47,7 +46,6 @@ internal sealed unsafe class PackedInput
     public void Pack(float* a, int rowCount, int depth, bool floats, bool integers, WorkerTeam team, SimdLevel level)
     {
         int blocks = (depth + Block - 1) / Block;
-        _rows = rowCount;
         PaddedRows = rowCount + MatrixProduct.LargestRowTile;
         if (floats) _floats.Get((long)blocks * PaddedRows * MatrixProduct.PackedStride);
         if (integers)

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
@@ -104,7 +105,7 @@ public static unsafe class WeightProduct
         for (int k = 0; k < depth; k += Block)
         {
             int length = Math.Min(Block, depth - k);
-            FloatTiles<TFloat>(input.Floats(k / Block, job.FirstRow), job.RowCount, packer.Block(k, length, level), length, channels, c, cStride, accumulate || k > 0);
+            MatrixProduct.Tiles<TFloat>(input.Floats(k / Block, job.FirstRow), job.RowCount, packer.Block(k, length, level), length, channels, c, cStride, accumulate || k > 0);
         }
     }
 
@@ -138,27 +139,11 @@ public static unsafe class WeightProduct
         int runs = depth / IntegerForm.ScaleLength;
         for (int k = 0; k < runs; k += Block)
         {
-            FloatTiles<TFloat>(input.Sums(k / Block, job.FirstRow), job.RowCount, packer.Origins + (k * Width), Math.Min(Block, runs - k), channels, c, cStride, true);
+            MatrixProduct.Tiles<TFloat>(input.Sums(k / Block, job.FirstRow), job.RowCount, packer.Origins + (k * Width), Math.Min(Block, runs - k), channels, c, cStride, true);
         }
     }
 
-    private static void FloatTiles<TFloat>(float* a, int rowCount, float* panel, int length, int channels, float* c, long cStride, bool add)
-        where TFloat : struct, IMatrixProductKernel
-    {
-        float* edge = stackalloc float[MatrixProduct.LargestRowTile * Width];
-        int tile = rowCount < 3 ? 1 : TFloat.RowTile;
-        for (int row = 0; row < rowCount; row += tile)
-        {
-            float* rows = a + ((long)row * MatrixProduct.PackedStride);
-            int count = Math.Min(tile, rowCount - row);
-            bool whole = count == tile && channels == Width;
-            float* target = whole ? c + (row * cStride) : edge;
-            if (tile == 1) TFloat.Row(rows, panel, length, target, whole && add);
-            else TFloat.Tile(rows, panel, length, target, whole ? cStride : Width, whole && add);
-            if (!whole) Merge(edge, count, channels, c + (row * cStride), cStride, add);
-        }
-    }
-
+    [SkipLocalsInit]
     private static void IntegerTiles<TInteger>(short* a, float* aScales, int rowCount, short* panel, float* scales, int runs, int channels, float* c, long cStride, bool add)
         where TInteger : struct, IIntegerKernel
     {
@@ -173,17 +158,7 @@ public static unsafe class WeightProduct
             float* target = whole ? c + (row * cStride) : edge;
             if (tile == 1) TInteger.Row(rows, rowScales, panel, scales, runs, target, whole && add);
             else TInteger.Tile(rows, rowScales, panel, scales, runs, target, whole ? cStride : Width, whole && add);
-            if (!whole) Merge(edge, count, channels, c + (row * cStride), cStride, add);
-        }
-    }
-
-    private static void Merge(float* edge, int rowCount, int channels, float* c, long cStride, bool add)
-    {
-        for (int row = 0; row < rowCount; row++)
-        {
-            float* source = edge + (row * Width);
-            float* target = c + (row * cStride);
-            for (int i = 0; i < channels; i++) target[i] = add ? target[i] + source[i] : source[i];
+            if (!whole) MatrixProduct.Merge(edge, count, channels, c + (row * cStride), cStride, add);
         }
     }
 

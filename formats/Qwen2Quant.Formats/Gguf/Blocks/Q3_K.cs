@@ -52,11 +52,8 @@ internal readonly struct Q3_K : ICodecFormat, IIntegerFormat
     public static bool HasOrigins => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride)
-    {
-        float d = HalfAt(in block, HalfOffset);
-        for (int run = 0; run < 8; run++) Unsafe.Add(ref scales, run * stride) = d;
-    }
+    public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) =>
+        SignedSubBlocks.Spread(HalfAt(in block, HalfOffset), ref scales, stride);
 
     /// <summary>With the sub-scales in them.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -17,6 +17,13 @@ internal static class SignedSubBlocks
     // What is tried for d, as fractions of the scale limit that the largest scale takes.
     private static ReadOnlySpan<float> Tops => [1, 0.98f, 0.96f, 0.94f, 0.92f, 0.9f, 1.04f, 1.1f, 1.2f, 1.35f];
 
+    /// <summary>d as the scale of each of a block's eight runs of 32 values, <paramref name="stride"/> floats apart.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Spread(float d, ref float scales, int stride)
+    {
+        for (int run = 0; run < 8; run++) Unsafe.Add(ref scales, run * stride) = d;
+    }
+
     /// <summary>Finds d, then the 16 scales of -<paramref name="scaleLimit"/> to <paramref name="scaleLimit"/> - 1. All are 0 for a block of zeros.</summary>
     /// <param name="importance">Empty or 256 weights.</param>
     [SkipLocalsInit]
