@@ -51,6 +51,9 @@ public sealed unsafe class GptqHessian
         Gram = Panels(team, (_, _) => Width, (row, column) => (float)(gram[_order[row], _order[column]] / Scale));
     }
 
+    /// <summary>Bytes that one takes while it is made.</summary>
+    public static long ByteCount(int width) => checked(10L * width * width);
+
     public int Width { get; }
     public int GranuleLength { get; }
     public GptqOptions Options { get; }

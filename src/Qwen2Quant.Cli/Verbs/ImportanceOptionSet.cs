@@ -1,10 +1,13 @@
 using System.CommandLine;
 using System.Globalization;
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Solving;
+using Qwen2Quant.Quantization;
 using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -15,12 +18,17 @@ internal sealed class ImportanceOptionSet
     private readonly Option<string?> _imatrix = new("--imatrix") { Description = "Importance matrix of llama-imatrix or calibrate, GGUF or .dat: errors in columns with large inputs weigh more", HelpName = "FILE" };
     private readonly Option<string?> _calibration = new("--calibration") { Description = "Collect the importance on a text first: " + ModelOptions.TextHelp, HelpName = "TEXT" };
     private readonly CalibrationOptionSet _windows = new();
+    private readonly Option<string> _method = new("--method") { Description = "How codes are chosen: each by itself (rtn), or so that they make up for one another's errors on a calibration text (gptq)", HelpName = "rtn|gptq", DefaultValueFactory = _ => "rtn" };
+    private readonly Option<double> _damping = new("--damping") { Description = "gptq: what is added to the Hessian's diagonal, as a share of its mean", HelpName = "SHARE", DefaultValueFactory = _ => new GptqOptions().Damping };
+    private readonly Option<bool> _allExperts = new("--all-experts") { Description = "gptq: show every token to every expert of a mixture" };
+    private readonly Option<bool> _resume = new("--resume") { Description = "gptq: go on at the layer where an interrupted run with the same options ended" };
     private readonly Option<string[]> _include = new("--include-weights") { Description = "Use only entries of the importance matrix whose names contain a text; repeatable", HelpName = "TEXT" };
     private readonly Option<string[]> _exclude = new("--exclude-weights") { Description = "Use no entry of the importance matrix whose name contains a text; repeatable", HelpName = "TEXT" };
 
     public void AddTo(Command command)
     {
-        foreach (Option option in new Option[] { _imatrix, _calibration, _include, _exclude }) command.Options.Add(option);
+        _method.AcceptOnlyFromAmong(SolverCatalog.RoundToNearest.Name, GptqSolver.Name);
+        foreach (Option option in new Option[] { _method, _imatrix, _calibration, _include, _exclude, _damping, _allExperts, _resume }) command.Options.Add(option);
         _windows.AddOwnTo(command);
     }
 
@@ -30,7 +38,8 @@ internal sealed class ImportanceOptionSet
     /// <param name="dryRun">Collects nothing: only what the plan needs to know is there.</param>
     public Importance? Read(Session session, Checkpoint source, WindowOptionSet windows, bool strict, bool dryRun)
     {
-        string? path = session.Parsed.GetValue(_imatrix), text = session.Parsed.GetValue(_calibration);
+        // What gptq collects is more, and collected on its way.
+        string? path = session.Parsed.GetValue(_imatrix), text = IsGptq(session) ? null : session.Parsed.GetValue(_calibration);
         ImportanceFilter filter = new(session.Get(_include) ?? [], session.Get(_exclude) ?? []);
         if (path is not null && text is not null) throw new QuantException(ErrorKind.Usage, "--imatrix and --calibration exclude one another");
         if (filter is { Include.Count: > 0, Exclude.Count: > 0 }) throw new QuantException(ErrorKind.Usage, "--include-weights and --exclude-weights exclude one another");
@@ -43,6 +52,28 @@ internal sealed class ImportanceOptionSet
         Imatrix imatrix = path is null ? Collect(session, source, text!, windows, dryRun) : ImatrixReader.Read(session.Context.Files, path, session.Context.ReadOptions);
         return Importance.Create(imatrix, source.Tensors.Catalogue, path, filter, strict, session.Context);
     }
+
+    /// <summary>What GPTQ needs; null for other methods.</summary>
+    /// <exception cref="QuantException">Usage: an option is out of range, or has no meaning for the method.</exception>
+    public GptqJob? ReadGptq(Session session, WindowOptionSet windows, Effort effort)
+    {
+        if (!IsGptq(session))
+        {
+            Option? foreign = new Option[] { _damping, _allExperts, _resume }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false });
+            if (foreign is null) return null;
+            throw new QuantException(ErrorKind.Usage, $"{foreign.Name} belongs to --method gptq") { Remedy = "Add --method gptq, or leave it out." };
+        }
+
+        double damping = session.Get(_damping);
+        if (!(damping >= 0 && damping <= 1)) throw new QuantException(ErrorKind.Usage, "--damping is out of range") { Found = damping.ToString(CultureInfo.InvariantCulture), Expected = "0 to 1" };
+        if (effort == Effort.Reference) throw new QuantException(ErrorKind.Usage, "--effort reference is the path of llama.cpp's encoders, which --method gptq leaves") { Remedy = "Use --effort fast, normal or high." };
+        string? argument = session.Parsed.GetValue(_calibration);
+        if (argument is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
+        EvaluationText text = EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput());
+        return new GptqJob(text, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping }, session.Get(_allExperts), session.Get(_resume));
+    }
+
+    private bool IsGptq(Session session) => session.Get(_method) == GptqSolver.Name;
 
     private Imatrix Collect(Session session, Checkpoint source, string argument, WindowOptionSet windows, bool dryRun)
     {

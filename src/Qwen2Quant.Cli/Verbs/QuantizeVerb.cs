@@ -9,6 +9,7 @@ using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Recipes;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Pipeline.Solving;
 using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -67,9 +68,11 @@ internal static class QuantizeVerb
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             // Before statistics are collected, which takes longest.
             PendingOutput.CheckTarget(session.Context.Files, session.Get(output), OutputKind.File, session.Get(force), [], plannedBytes: 0);
-            quantization = quantization with { Importance = importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)) };
+            Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
+            GptqJob? gptq = importance.ReadGptq(session, windows, chosen);
+            quantization = quantization with { IsSolved = gptq is not null, Importance = importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)) };
             ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, quantization, session.Get(output), session.Context);
-            ConversionOptions options = new(RecipeOptionSet.SchemeOf(recipe), session.Get(force), session.Get(strict), session.Get(dryRun), Enum.Parse<Effort>(session.Get(effort), ignoreCase: true));
+            ConversionOptions options = new(RecipeOptionSet.SchemeOf(recipe), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();
             if (text is not null && !report.DryRun)

@@ -15,6 +15,9 @@ public sealed record LayerwiseOptions
 
     /// <summary>Keeps the states of all windows; null keeps them in memory. Owned by the pass.</summary>
     public IScratchFile? StateFile { get; init; }
+
+    /// <summary>As <see cref="StateFile"/>, for what <see cref="LayerwisePass.RunLayerByInputs"/> keeps between the inputs of a layer.</summary>
+    public IScratchFile? CarryFile { get; init; }
 }
 
 /// <summary>
@@ -23,12 +26,13 @@ public sealed record LayerwiseOptions
 /// bits as when <see cref="Qwen2Model.Forward"/> runs the windows one after the other. The order of calls: <see cref="Embed"/> for every
 /// window, <see cref="RunLayer"/> for every layer from 0 on, <see cref="Finish"/>, then <see cref="ReadStates"/>. For one thread at a time.
 /// </summary>
-public sealed unsafe class LayerwisePass : IDisposable
+public sealed unsafe partial class LayerwisePass : IDisposable
 {
     private readonly Qwen2Model _model;
     private readonly LayerwiseOptions _options;
     private readonly StateRows _states;
     private KvCache? _cache;
+    private StateRows? _carry;
 
     /// <param name="windowLength">Tokens of each window.</param>
     public LayerwisePass(Qwen2Model model, int windowCount, int windowLength, LayerwiseOptions options)
@@ -74,7 +78,7 @@ public sealed unsafe class LayerwisePass : IDisposable
         IReadOnlyList<WeightMatrix> loaded = _model.LoadLayer(layer, _options.LayerBytes, cancellation);
         try
         {
-            ForEachBatch((states, count, windowLength) =>
+            ForEachBatch((states, _, count, windowLength) =>
             {
                 _model.RunLayer(layer, states, count, windowLength, Cache, tap);
                 advance?.Invoke(count);
@@ -92,7 +96,7 @@ public sealed unsafe class LayerwisePass : IDisposable
     public void Finish(IActivationObserver? observer = null, CancellationToken cancellation = default)
     {
         ActivationTap tap = new(observer);
-        ForEachBatch((states, count, windowLength) => _model.ApplyOutputNorm(states, states, count, windowLength, Cache, tap), cancellation);
+        ForEachBatch((states, _, count, windowLength) => _model.ApplyOutputNorm(states, states, count, windowLength, Cache, tap), cancellation);
         FreeLayerMemory();
     }
 
@@ -107,19 +111,25 @@ public sealed unsafe class LayerwisePass : IDisposable
     public void Dispose()
     {
         _states.Dispose();
+        _carry?.Dispose();
+        // Owned, whether it was used or not.
+        _options.CarryFile?.Dispose();
         FreeLayerMemory();
     }
 
     private void FreeLayerMemory()
     {
+        _carry?.Dispose();
+        _carry = null;
         _cache?.Scratch.Dispose();
         _cache = null;
     }
 
-    private delegate void BatchAction(float* states, int count, int windowLength);
+    private delegate void BatchAction(float* states, long firstRow, int count, int windowLength);
 
     /// <summary>Reads states, changes them in place and writes them back: whole windows, or stretches of one with the tokens before them in the cache.</summary>
-    private void ForEachBatch(BatchAction action, CancellationToken cancellation)
+    /// <param name="keepsStates">They are not changed, and not written back.</param>
+    private void ForEachBatch(BatchAction action, CancellationToken cancellation, bool keepsStates = false)
     {
         int stretch = Math.Min(_options.BatchTokens, WindowLength);
         int windowsPerBatch = Math.Max(_options.BatchTokens / WindowLength, 1);
@@ -136,8 +146,8 @@ public sealed unsafe class LayerwisePass : IDisposable
                 long firstRow = ((long)window * WindowLength) + first;
                 float* states = Residual(count);
                 _states.Read(firstRow, states, count);
-                action(states, count, length);
-                _states.Write(firstRow, states, count);
+                action(states, firstRow, count, length);
+                if (!keepsStates) _states.Write(firstRow, states, count);
                 Cache.Length = first + length;
             }
         }

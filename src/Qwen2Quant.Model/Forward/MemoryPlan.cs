@@ -59,6 +59,9 @@ public sealed record MemoryPlan
     /// <summary>Bytes of logits at a time for each model; one row at least.</summary>
     public long LogitBytes { get; private init; }
 
+    /// <summary>Bytes that the process will take, of a plan by inputs.</summary>
+    public long PlannedBytes { get; private init; }
+
     /// <summary>Decides for models that run over the same windows, one after the other, and whose logits are then compared.</summary>
     /// <param name="bytes">For the whole process.</param>
     /// <param name="heldBytes">What the caller keeps besides, such as statistics.</param>
@@ -104,6 +107,35 @@ public sealed record MemoryPlan
                 HoldsOutput = holdsOutput, LogitBytes = LogitsWithin(holdsOutput ? left - outputs : left),
             };
         }
+    }
+
+    /// <summary>Decides for a model whose layers are taken input by input (<see cref="LayerwisePass.RunLayerByInputs"/>), which never keeps more weights than a layer's.</summary>
+    /// <param name="heldBytes">What the caller keeps besides: statistics of a layer's inputs, and what it solves with.</param>
+    /// <exception cref="QuantException">As for <see cref="Decide"/>.</exception>
+    public static MemoryPlan DecideByInputs(long bytes, Qwen2Model model, WindowShape windows, long heldBytes)
+    {
+        long fixedBytes = heldBytes + RuntimeBytes + model.SlabBytes + (model.Config.VocabSize * TokenizerBytesPerToken);
+        long available = bytes - fixedBytes;
+        long states = windows.Count * model.StateBytes(windows.Length), carry = (long)windows.Count * windows.Length * model.CarryWidth * sizeof(float);
+        long Working(int tokens) => model.ActivationBytes(tokens) + KvCache.ByteCountOfLayer(model.Config, windows.Length);
+        int[] batches = [.. BatchSizes(windows)];
+        foreach (int tokens in batches)
+        {
+            foreach (bool spills in new[] { false, true })
+            {
+                long needed = Working(tokens) + model.LargestLayerBytes + (spills ? 0 : states + carry);
+                if (needed <= available) return Plan(tokens, spills, model.LargestLayerBytes, fixedBytes + needed);
+            }
+        }
+
+        long least = Working(batches[^1]);
+        if (least > available) throw TooSmall(bytes, fixedBytes + least);
+        return Plan(batches[^1], spills: true, available - least, bytes);
+
+        MemoryPlan Plan(int tokens, bool spills, long layerBytes, long planned) => new()
+        {
+            LayerBytes = layerBytes, HoldsLayer = layerBytes >= model.LargestLayerBytes, BatchTokens = tokens, SpillsStates = spills, StateBytes = states + carry, PlannedBytes = planned,
+        };
     }
 
     /// <summary>Batches to try, from the largest: whole windows, or a part of one.</summary>

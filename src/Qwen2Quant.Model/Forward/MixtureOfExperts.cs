@@ -9,9 +9,8 @@ internal sealed unsafe class MixtureOfExperts(Qwen2Config config, WorkerTeam tea
 {
     private const int RowsPerTask = 16;
 
-    /// <summary>result [rowCount, hidden] (+)= down(silu(gate(x)) up(x)).</summary>
-    /// <param name="down">What <paramref name="tap"/> calls the input of down.</param>
-    public void FeedForward(FeedForwardWeights weights, ForwardScratch scratch, float* x, int rowCount, float* result, bool accumulate, LinearInput down, ActivationTap tap)
+    /// <summary>silu(gate(x)) up(x), [rowCount, width], shown as <paramref name="down"/>.</summary>
+    public float* Activate(FeedForwardWeights weights, ForwardScratch scratch, float* x, int rowCount, LinearInput down, ActivationTap tap)
     {
         int width = weights.Width;
         float* gateUp = scratch.Get(Slot.GateUp, 2L * width * rowCount);
@@ -27,16 +26,69 @@ internal sealed unsafe class MixtureOfExperts(Qwen2Config config, WorkerTeam tea
             }
         });
         tap.Show(down, activated, rowCount, width);
-        weights.Down.Multiply(activated, rowCount, result, team, accumulate);
+        return activated;
     }
 
     /// <summary>Adds the mixture of <paramref name="x"/> [rowCount, hidden] to <paramref name="result"/>; experts in ascending order, then the shared one.</summary>
     public void Mix(ExpertWeights weights, ForwardScratch scratch, float* x, int rowCount, float* result, int layer, ActivationTap tap)
     {
         int hidden = config.HiddenSize;
-        float* router = scratch.Get(Slot.Router, (long)config.NumExperts * rowCount);
-        float* input = scratch.Get(Slot.ExpertInput, (long)hidden * rowCount);
         float* output = scratch.Get(Slot.ExpertOutput, (long)hidden * rowCount);
+        ForEachExpert(weights, scratch, x, rowCount, (expert, input, rows) =>
+        {
+            tap.Show(new LinearInput(LinearInputKind.ExpertFeedForward, layer, expert), input, rows.Count, hidden);
+            FeedForward(weights.Experts[expert], input, rows.Count, new LinearInput(LinearInputKind.ExpertDown, layer, expert));
+            for (int i = 0; i < rows.Count; i++) TensorPrimitives.MultiplyAdd(Row(output, i), rows[i].Weight, Row(result, rows[i].Row), Row(result, rows[i].Row));
+        });
+        float* gates = scratch.Get(Slot.SharedGate, rowCount);
+        weights.SharedGate.Multiply(x, rowCount, gates, team);
+        FeedForward(weights.Shared, x, rowCount, new LinearInput(LinearInputKind.SharedDown, layer));
+        for (int row = 0; row < rowCount; row++)
+        {
+            float weight = 1 / (1 + MathF.Exp(-gates[row]));
+            TensorPrimitives.MultiplyAdd(Row(output, row), weight, Row(result, row), Row(result, row));
+        }
+
+        void FeedForward(FeedForwardWeights mlp, float* input, int count, LinearInput down) =>
+            mlp.Down.Multiply(Activate(mlp, scratch, input, count, down, tap), count, output, team);
+    }
+
+    /// <summary>As <see cref="Qwen2Model.ShowExpertInputs"/>.</summary>
+    public void ShowExpertInputs(ExpertWeights weights, ForwardScratch scratch, float* x, int rowCount, int layer, ActivationTap tap, bool allExperts)
+    {
+        if (allExperts)
+        {
+            for (int expert = 0; expert < config.NumExperts; expert++) tap.Show(new LinearInput(LinearInputKind.ExpertFeedForward, layer, expert), x, rowCount, config.HiddenSize);
+            return;
+        }
+
+        ForEachExpert(weights, scratch, x, rowCount, (expert, input, rows) =>
+            tap.Show(new LinearInput(LinearInputKind.ExpertFeedForward, layer, expert), input, rows.Count, config.HiddenSize));
+    }
+
+    /// <summary>As <see cref="Qwen2Model.ShowExpertDown"/>.</summary>
+    public void ShowExpertDown(ExpertWeights weights, ForwardScratch scratch, float* x, int rowCount, int layer, ActivationTap tap, bool allExperts)
+    {
+        if (allExperts)
+        {
+            for (int expert = 0; expert < config.NumExperts; expert++) Activate(weights.Experts[expert], scratch, x, rowCount, new LinearInput(LinearInputKind.ExpertDown, layer, expert), tap);
+        }
+        else
+        {
+            ForEachExpert(weights, scratch, x, rowCount, (expert, input, rows) =>
+                Activate(weights.Experts[expert], scratch, input, rows.Count, new LinearInput(LinearInputKind.ExpertDown, layer, expert), tap));
+        }
+
+        Activate(weights.Shared, scratch, x, rowCount, new LinearInput(LinearInputKind.SharedDown, layer), tap);
+    }
+
+    private delegate void ExpertAction(int expert, float* input, List<(int Row, float Weight)> rows);
+
+    /// <summary>Gathers the rows of each expert that has any, experts in ascending order.</summary>
+    private void ForEachExpert(ExpertWeights weights, ForwardScratch scratch, float* x, int rowCount, ExpertAction action)
+    {
+        float* router = scratch.Get(Slot.Router, (long)config.NumExperts * rowCount);
+        float* input = scratch.Get(Slot.ExpertInput, (long)config.HiddenSize * rowCount);
         weights.Router.Multiply(x, rowCount, router, team);
         List<(int Row, float Weight)>[] chosen = Route(router, rowCount);
         for (int expert = 0; expert < chosen.Length; expert++)
@@ -44,22 +96,11 @@ internal sealed unsafe class MixtureOfExperts(Qwen2Config config, WorkerTeam tea
             List<(int Row, float Weight)> rows = chosen[expert];
             if (rows.Count == 0) continue;
             for (int i = 0; i < rows.Count; i++) Row(x, rows[i].Row).CopyTo(Row(input, i));
-            tap.Show(new LinearInput(LinearInputKind.ExpertFeedForward, layer, expert), input, rows.Count, hidden);
-            FeedForward(weights.Experts[expert], scratch, input, rows.Count, output, false, new LinearInput(LinearInputKind.ExpertDown, layer, expert), tap);
-            for (int i = 0; i < rows.Count; i++) TensorPrimitives.MultiplyAdd(Row(output, i), rows[i].Weight, Row(result, rows[i].Row), Row(result, rows[i].Row));
+            action(expert, input, rows);
         }
-
-        float* gates = scratch.Get(Slot.SharedGate, rowCount);
-        weights.SharedGate.Multiply(x, rowCount, gates, team);
-        FeedForward(weights.Shared, scratch, x, rowCount, output, false, new LinearInput(LinearInputKind.SharedDown, layer), tap);
-        for (int row = 0; row < rowCount; row++)
-        {
-            float weight = 1 / (1 + MathF.Exp(-gates[row]));
-            TensorPrimitives.MultiplyAdd(Row(output, row), weight, Row(result, row), Row(result, row));
-        }
-
-        Span<float> Row(float* matrix, int row) => new(matrix + ((long)hidden * row), hidden);
     }
+
+    private Span<float> Row(float* matrix, int row) => new(matrix + ((long)config.HiddenSize * row), config.HiddenSize);
 
     /// <summary>The rows that each expert computes, with their weights. Of equal experts the lower index is chosen.</summary>
     private List<(int Row, float Weight)>[] Route(float* router, int rowCount)

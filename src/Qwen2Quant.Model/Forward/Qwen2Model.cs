@@ -137,30 +137,21 @@ public sealed unsafe partial class Qwen2Model
     /// <param name="windowLength">Tokens of each window; divides <paramref name="count"/>.</param>
     internal void RunLayer(int layer, float* states, int count, int windowLength, KvCache cache, ActivationTap tap)
     {
-        int hidden = Config.HiddenSize;
-        int rowWidth = Config.QueryWidth + (2 * Config.KeyValueWidth);
-        ForwardScratch scratch = cache.Scratch;
-        float* normalized = scratch.Get(Slot.Normalized, (long)count * hidden);
-        float* qkv = scratch.Get(Slot.QueryKeyValue, (long)count * rowWidth);
-        float* attended = scratch.Get(Slot.Attention, (long)count * Config.QueryWidth);
+        Attend(layer, ShowAttentionInput(layer, states, count, windowLength, cache, tap), count, windowLength, cache, tap, out float* attended);
+        AddAttention(layer, attended, count, states);
+        float* normalized = NormalizeFeedForward(layer, states, count, windowLength, cache);
+        tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, Config.HiddenSize);
         LayerWeights weights = _layers[layer];
-        Normalize(states, weights.AttentionNorm, normalized, count, windowLength, cache.Length, layer == 0 ? "the embedding" : "the MLP of", layer - 1);
-        tap.Show(new LinearInput(LinearInputKind.Attention, layer), normalized, count, hidden);
-        weights.QueryKeyValue.Multiply(normalized, count, qkv, _team);
-        for (int first = 0; first < count; first += windowLength)
+        if (weights.Dense is not null)
         {
-            float* windowQkv = qkv + ((long)first * rowWidth);
-            _attention.Append(layer, cache, windowQkv, weights.QueryKeyValueBias, windowLength);
-            _attention.Attend(layer, cache, windowQkv, cache.Length, windowLength, Config.WindowOf(layer), attended + ((long)first * Config.QueryWidth));
+            float* activated = Activate(layer, normalized, count, cache, tap);
+            AddFeedForward(layer, activated, count, states);
+        }
+        else
+        {
+            _feedForward.Mix(weights.Sparse!, cache.Scratch, normalized, count, states, layer, tap);
         }
 
-        tap.Show(new LinearInput(LinearInputKind.AttentionOutput, layer), attended, count, Config.QueryWidth);
-        weights.AttentionOutput.Multiply(attended, count, states, _team, accumulate: true);
-
-        Normalize(states, weights.FeedForwardNorm, normalized, count, windowLength, cache.Length, "the attention of", layer);
-        tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, hidden);
-        if (weights.Dense is not null) _feedForward.FeedForward(weights.Dense, scratch, normalized, count, states, true, new LinearInput(LinearInputKind.FeedForwardDown, layer), tap);
-        else _feedForward.Mix(weights.Sparse!, scratch, normalized, count, states, layer, tap);
         GC.KeepAlive(cache);
     }
 

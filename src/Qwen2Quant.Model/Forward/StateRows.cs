@@ -4,20 +4,28 @@ using Qwen2Quant.Core.Numerics;
 
 namespace Qwen2Quant.Model;
 
-/// <summary>Hidden states of all tokens between two layers, [rowCount, hidden size] floats, in memory or in a scratch file.</summary>
+/// <summary>What all tokens carry from one step of the model to the next, [rowCount, width] floats, in memory or in a scratch file.</summary>
 internal sealed unsafe class StateRows : IDisposable
 {
-    private readonly int _width;
+    private readonly int _widest;
     private readonly NativeFloats? _memory;
     private readonly float* _first;
     private readonly IScratchFile? _file;
+    private int _width;
 
     /// <param name="file">Where the rows are kept, null for memory; owned from then on.</param>
     public StateRows(long rowCount, int width, IScratchFile? file)
     {
-        _width = width;
+        _widest = _width = width;
         _file = file;
         if (file is null) _first = (_memory = new NativeFloats()).Get(checked(rowCount * width));
+    }
+
+    /// <summary>Floats of a row, at most as many as at first; what was written with another width is lost.</summary>
+    public int Width
+    {
+        get => _width;
+        set => _width = value <= _widest ? value : throw new ArgumentOutOfRangeException(nameof(value));
     }
 
     /// <exception cref="QuantException">The file cannot be read.</exception>

@@ -38,6 +38,19 @@ internal sealed unsafe class WeightMatrix
         foreach (Part part in _parts) part.Release();
     }
 
+    /// <summary>Takes other bytes for the part of that name, resident at once where it was; false where there is none.</summary>
+    public bool Replace(string name, ITensorSource source, TensorEntry entry, WorkerTeam team)
+    {
+        int index = Array.FindIndex(_parts, part => part.Name == name);
+        if (index < 0) return false;
+        Part old = _parts[index], replaced = new(source, entry);
+        if (replaced.RowCount != old.RowCount || entry.Shape.RowLength != _depth) throw new ArgumentException($"{entry.Shape} for {old.RowCount} rows of {_depth}", nameof(entry));
+        if (old.IsResident) replaced.MakeResident(team);
+        old.Release();
+        _parts[index] = replaced;
+        return true;
+    }
+
     /// <summary>One row of the first part, <paramref name="destination"/>.Length floats.</summary>
     public void ReadRow(int row, Span<float> destination) => _parts[0].ReadRow(row, destination);
 
@@ -63,6 +76,10 @@ internal sealed unsafe class WeightMatrix
             _rowBytes = entry.Type.ByteCount(entry.Shape.RowLength);
             RowCount = checked((int)entry.Shape.RowCount);
         }
+
+        public string Name => _entry.Name;
+
+        public bool IsResident => _resident is not null;
 
         public override ElementType Type => _entry.Type;
 

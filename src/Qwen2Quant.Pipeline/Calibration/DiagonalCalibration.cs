@@ -54,7 +54,8 @@ public static class DiagonalCalibration
         return new Imatrix([.. entries.Select(entry => entry with { Counts = [(long)windows.WindowCount * windows.Context] })], [text.Name], windows.WindowCount, options.Context);
     }
 
-    private static WindowPlan Windows(ITokenizer tokenizer, EvaluationText text, CalibrationOptions options, RunContext context)
+    /// <summary>The windows of a text that statistics are collected on; an event when there are fewer than asked for.</summary>
+    internal static WindowPlan Windows(ITokenizer tokenizer, EvaluationText text, CalibrationOptions options, RunContext context)
     {
         if (options.Samples < 1) throw new QuantException(ErrorKind.Usage, "--samples must be at least 1") { Found = options.Samples.ToString(CultureInfo.InvariantCulture) };
         WindowPlan windows = WindowPlan.Create(

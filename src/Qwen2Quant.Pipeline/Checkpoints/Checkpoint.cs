@@ -62,6 +62,10 @@ public sealed class Checkpoint : IDisposable
         ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"
         : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}";
 
+    /// <summary>The files of weights with their lengths and times: equal when the weights are.</summary>
+    internal string Identity => string.Join('\n', _identities.Select(pair => string.Create(
+        System.Globalization.CultureInfo.InvariantCulture, $"{pair.Value.ResolvedPath} {pair.Value.Length} {pair.Value.LastWriteUtc:O}")));
+
     /// <summary>The tokens that end a text: what its tokenizer, configuration and generation settings name.</summary>
     public HashSet<int> StopTokens(ITokenizer tokenizer) => [.. tokenizer.EndOfTextIds, .. Config.EosTokenIds, .. Generation?.EosTokenIds ?? []];
 

@@ -14,6 +14,7 @@ public static class GgufPlanner
 {
     private const string FileTypeKey = "general.file_type";
     private const string Extension = ".gguf";
+    private const string LayerPrefix = "blk.";
 
     /// <summary>Row types by name of the general.file_type numbers that plain conversions have (LLAMA_FTYPE).</summary>
     private static readonly Dictionary<string, uint> PlainFileTypes = new(StringComparer.Ordinal) { ["F32"] = 0, ["F16"] = 1, ["BF16"] = 32, ["Q8_0"] = 7 };
@@ -91,7 +92,7 @@ public static class GgufPlanner
     private static QuantException? FindObstacle(Recipe recipe, QuantizationOptions options, List<PlanItem> items)
     {
         PlanItem[] encoded = [.. items.Where(item => !item.IsCopy)];
-        PlanItem? blind = encoded.FirstOrDefault(item => options.Importance?.TokensSeen(item.Name) is null && RecipeBook.BuiltIn.NeedsImatrix(item.Name, item.Target.Tensor.Type));
+        PlanItem? blind = encoded.FirstOrDefault(item => !(options.IsSolved && item.Name.StartsWith(LayerPrefix, StringComparison.Ordinal)) && options.Importance?.TokensSeen(item.Name) is null && RecipeBook.BuiltIn.NeedsImatrix(item.Name, item.Target.Tensor.Type));
         if (blind is not null || (recipe.NeedsImatrix && !options.HasImatrix))
         {
             return new QuantException(ErrorKind.Usage, blind is null ? $"{recipe.Name} needs an importance matrix" : $"{blind.Target.Tensor.Type.Name} needs an importance matrix{(options.HasImatrix ? " with an entry for the tensor" : "")}")

@@ -11,7 +11,10 @@ public sealed record QuantizationOptions
     /// <summary>Weights for the encoders, or null for none. With them some mixtures differ, and some types are possible only then.</summary>
     public Importance? Importance { get; init; }
 
-    public bool HasImatrix => Importance is not null;
+    public bool HasImatrix => Importance is not null || IsSolved;
+
+    /// <summary>The matrices of layers are solved under Hessians, which are an importance and more.</summary>
+    public bool IsSolved { get; init; }
 
     /// <summary>Quantizes a source that is quantized already.</summary>
     public bool AllowRequantize { get; init; }

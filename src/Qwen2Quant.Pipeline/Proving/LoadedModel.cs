@@ -83,18 +83,9 @@ public sealed class LoadedModel : ILogitModel
     public IWindowStates? RunLayers(WindowPlan plan, IProgressSink progress, string title, CancellationToken cancellation)
     {
         if (_plan is not { IsWhole: false } memory) return null;
-        ProcessMemory.Settle();
-        IScratchFile? file = memory.SpillsStates ? CreateStateFile(memory.StateBytes) : null;
-        LayerwisePass pass = new(_model, plan.WindowCount, plan.Context, new LayerwiseOptions { BatchTokens = memory.BatchTokens, LayerBytes = memory.LayerBytes, StateFile = file });
+        LayerwisePass pass = BeginLayers(plan, memory, keepsCarry: false);
         try
         {
-            int[] input = new int[plan.Context];
-            for (int window = 0; window < plan.WindowCount; window++)
-            {
-                plan.CopyInput(window, input);
-                pass.Embed(window, input);
-            }
-
             // Tokens count as done by the share of layers that they have gone through.
             long total = (long)plan.WindowCount * plan.Context, passed = 0, shown = 0;
             int layers = _model.Config.NumHiddenLayers;
@@ -122,6 +113,38 @@ public sealed class LoadedModel : ILogitModel
         }
     }
 
+    /// <summary>All windows, embedded, before the first layer.</summary>
+    /// <param name="keepsCarry">Layers will be taken input by input.</param>
+    /// <exception cref="QuantException">A token is beyond the vocabulary, or states that do not fit in memory cannot be kept in a file.</exception>
+    internal LayerwisePass BeginLayers(WindowPlan plan, MemoryPlan memory, bool keepsCarry)
+    {
+        ProcessMemory.Settle();
+        if (memory.SpillsStates) RequireRoom(memory.StateBytes);
+        LayerwisePass pass = new(_model, plan.WindowCount, plan.Context, new LayerwiseOptions
+        {
+            BatchTokens = memory.BatchTokens,
+            LayerBytes = memory.LayerBytes,
+            StateFile = memory.SpillsStates ? CreateStateFile() : null,
+            CarryFile = memory.SpillsStates && keepsCarry ? CreateStateFile() : null,
+        });
+        try
+        {
+            int[] input = new int[plan.Context];
+            for (int window = 0; window < plan.WindowCount; window++)
+            {
+                plan.CopyInput(window, input);
+                pass.Embed(window, input);
+            }
+
+            return pass;
+        }
+        catch
+        {
+            pass.Dispose();
+            throw;
+        }
+    }
+
     public void Logits(ReadOnlySpan<float> hidden, int rowCount, Span<float> logits)
     {
         // Not before the layers of all models have run.
@@ -129,22 +152,30 @@ public sealed class LoadedModel : ILogitModel
         _model.Logits(hidden, rowCount, logits);
     }
 
-    private IScratchFile CreateStateFile(long byteCount)
+    private const string StateFileRemedy = "Give more --memory, fewer windows, or set TMPDIR to another folder.";
+
+    private void RequireRoom(long byteCount)
     {
         string folder = _context.TemporaryFolder;
-        const string remedy = "Give more --memory, fewer windows, or set TMPDIR to another folder.";
+        long free = OfStateFile(() => _context.Files.FreeBytes(Path.Combine(folder, "states")));
+        if (free >= byteCount) return;
+        throw new QuantException(ErrorKind.Resource, "the temporary folder has too little room for the hidden states that do not fit in memory")
+        {
+            Path = folder, Found = $"{free} bytes free", Expected = $"{byteCount} bytes", Remedy = StateFileRemedy,
+        };
+    }
+
+    private IScratchFile CreateStateFile() => OfStateFile(() => _context.Files.CreateScratch(_context.TemporaryFolder));
+
+    private T OfStateFile<T>(Func<T> call)
+    {
         try
         {
-            long free = _context.Files.FreeBytes(Path.Combine(folder, "states"));
-            if (free >= byteCount) return _context.Files.CreateScratch(folder);
-            throw new QuantException(ErrorKind.Resource, "the temporary folder has too little room for the hidden states that do not fit in memory")
-            {
-                Path = folder, Found = $"{free} bytes free", Expected = $"{byteCount} bytes", Remedy = remedy,
-            };
+            return call();
         }
         catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
-            throw new QuantException(ErrorKind.Resource, $"no file for hidden states can be made: {error.Message}", error) { Path = folder, Remedy = remedy };
+            throw new QuantException(ErrorKind.Resource, $"no file for hidden states can be made: {error.Message}", error) { Path = _context.TemporaryFolder, Remedy = StateFileRemedy };
         }
     }
 

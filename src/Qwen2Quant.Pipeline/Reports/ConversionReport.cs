@@ -9,8 +9,25 @@ namespace Qwen2Quant.Pipeline.Reports;
 /// <param name="Rmse">Root of the mean squared error of the stored values against the source's.</param>
 /// <param name="RelativeError">Root of the squared error over the squared values.</param>
 /// <param name="Solver">How the codes were chosen; <c>copy</c> where the bytes were taken over.</param>
-/// <param name="TokensSeen">Tokens behind the importance of its columns, of the least seen expert; absent without importance.</param>
-public sealed record TensorReport(string Name, string Type, string RequestedType, IReadOnlyList<long> Shape, long Bytes, double? Rmse, double? RelativeError, string Solver, long? TokensSeen = null);
+/// <param name="TokensSeen">Tokens behind the importance of its columns or its Hessian, of the least seen expert; absent without either.</param>
+/// <param name="Gptq">What GPTQ did; absent for others.</param>
+public sealed record TensorReport(
+    string Name, string Type, string RequestedType, IReadOnlyList<long> Shape, long Bytes, double? Rmse, double? RelativeError, string Solver, long? TokensSeen = null, double? Damping = null, GptqTensorReport? Gptq = null);
+
+/// <summary>What GPTQ made of a tensor.</summary>
+/// <param name="OutputErrorBefore">Root of the squared error of its outputs over their square, on the calibration text, after plain rounding with importance.</param>
+/// <param name="OutputErrorAfter">The same of what was written.</param>
+/// <param name="RoundedParts">Experts with too few tokens for a Hessian, which are rounded.</param>
+public sealed record GptqTensorReport(double OutputErrorBefore, double OutputErrorAfter, int RoundedParts);
+
+/// <summary>How GPTQ went about a model.</summary>
+/// <param name="Calibration">Name of the text.</param>
+/// <param name="PlannedMemoryBytes">What the process takes, as planned.</param>
+/// <param name="Seconds">Of each stage; null for a plan.</param>
+public sealed record GptqReport(string Calibration, int Windows, int Context, long Tokens, double Damping, bool ActivationOrder, int DescentPasses, bool AllExperts, long PlannedMemoryBytes, GptqSeconds? Seconds);
+
+/// <summary>Seconds of the stages: the model, Gram matrices, factoring, choosing codes, and writing the output.</summary>
+public sealed record GptqSeconds(double Forward, double Gram, double Factor, double Solve, double Write);
 
 /// <summary>What a conversion did; printed by <c>--json</c> and kept beside the output.</summary>
 /// <param name="Version">Version of this program.</param>
@@ -33,7 +50,9 @@ public sealed record ConversionReport(
     bool DryRun,
     IReadOnlyList<TensorReport> Tensors,
     IReadOnlyList<QuantEvent> Events,
-    ComparisonResult? Validation = null);
+    ComparisonResult? Validation = null,
+    string? Method = null,
+    GptqReport? Gptq = null);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,

@@ -10,6 +10,7 @@ using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Reports;
+using Qwen2Quant.Pipeline.Solving;
 using Qwen2Quant.Quantization;
 
 namespace Qwen2Quant.Pipeline.Running;
@@ -19,12 +20,19 @@ namespace Qwen2Quant.Pipeline.Running;
 /// <param name="Strict">Refuses a plan with substitutions.</param>
 /// <param name="DryRun">Plans and checks only.</param>
 /// <param name="Effort">How hard encoders look for a small error.</param>
-public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal);
+/// <param name="Gptq">Solves the matrices of layers; null rounds them.</param>
+public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, GptqJob? Gptq = null)
+{
+    /// <summary>As <c>--method</c> spells it.</summary>
+    public string Method => Gptq is null ? SolverCatalog.RoundToNearest.Name : GptqSolver.Name;
+}
 
 /// <summary>Runs a planned conversion from the opened source to the published, verified output.</summary>
 public sealed class Conversion(Checkpoint source, ConversionPlan plan, ConversionOptions options, RunContext context)
 {
     private readonly Stopwatch _watch = Stopwatch.StartNew();
+    private SolvedTensors? _solved;
+    private double _solvedAt;
 
     /// <summary>Version of this program, as outputs and reports name it.</summary>
     public static string Version { get; } =
@@ -58,19 +66,24 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             PendingOutput.CheckTarget(context.Files, target, plan.Kind, options.Force, inputs, plan.ByteLength);
         }
 
-        if (options.DryRun) return Report(null);
+        SequentialSolving? solving = options.Gptq is null ? null : new SequentialSolving(source, plan, options.Gptq, options.Effort, options.Strict, context);
+        solving?.PlanMemory();
+        if (options.DryRun) return Report(solving, null);
 
+        using SolvedTensors? solved = _solved = solving?.Run();
+        _solvedAt = _watch.Elapsed.TotalSeconds;
         using PendingOutput output = PendingOutput.Begin(context.Files, plan.Target, plan.Kind);
         IWriteFile[] files = [.. plan.Files.Select(output.Create)];
-        ConversionRunner runner = new(source.Tensors, plan, SolverCatalog.RoundToNearest, options.Effort, context);
+        ConversionRunner runner = new(solved is null ? source.Tensors : new SolvedOverlay(solved, source.Tensors), solved is null ? plan : SolvedOverlay.Apply(plan, solved), SolverCatalog.RoundToNearest, options.Effort, context);
         IReadOnlyList<ErrorSums> sums = runner.Run(files);
         foreach (CompanionFile companion in plan.Companions) output.WriteFile(companion.Name, companion.Bytes);
         output.Flush();
         source.RequireUnchanged();
         Verify(output, runner);
         context.Cancellation.ThrowIfCancellationRequested();
-        ConversionReport report = Report(sums);
+        ConversionReport report = Report(solving, sums);
         output.Publish();
+        solved?.Delete();
         WriteReport(report);
         return report;
     }
@@ -102,7 +115,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         runner.Verify(reopened.Raw);
     }
 
-    private ConversionReport Report(IReadOnlyList<ErrorSums>? sums) => new(
+    private ConversionReport Report(SequentialSolving? solving, IReadOnlyList<ErrorSums>? sums) => new(
         Version,
         source.Location.DisplayName,
         options.Scheme,
@@ -115,16 +128,22 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         Process.GetCurrentProcess().PeakWorkingSet64,
         options.DryRun,
         [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.Name)))],
-        context.Events.Events);
+        context.Events.Events,
+        Method: options.Method,
+        Gptq: solving?.Report(sums is null ? null : _watch.Elapsed.TotalSeconds - _solvedAt));
 
-    private static TensorReport Report(PlanItem item, ErrorSums? sums, long? tokensSeen) => new(
-        item.Name,
-        item.Target.Tensor.Type.Name,
-        item.RequestedType.Name,
-        item.Target.Tensor.Shape.Dimensions.ToArray(),
-        item.Target.Tensor.ByteLength,
-        sums?.Rmse,
-        sums?.RelativeError,
-        item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",
-        tokensSeen);
+    private TensorReport Report(PlanItem item, ErrorSums? sums, long? tokensSeen)
+    {
+        TensorReport report = new(
+            item.Name,
+            item.Target.Tensor.Type.Name,
+            item.RequestedType.Name,
+            item.Target.Tensor.Shape.Dimensions.ToArray(),
+            item.Target.Tensor.ByteLength,
+            sums?.Rmse,
+            sums?.RelativeError,
+            item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",
+            tokensSeen);
+        return _solved?.Complete(report, item) ?? report;
+    }
 }

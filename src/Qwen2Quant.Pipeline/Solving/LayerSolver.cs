@@ -1,0 +1,100 @@
+using System.Globalization;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Model;
+using Qwen2Quant.Quantization;
+
+namespace Qwen2Quant.Pipeline.Solving;
+
+/// <summary>A matrix that GPTQ writes.</summary>
+/// <param name="Source">The weights.</param>
+internal sealed record SolvedTarget(CanonicalTensor Tensor, LinearInput Input, TensorEntry Source, ElementType Type);
+
+/// <summary>Chooses the codes of matrices that share an input.</summary>
+internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effort, WorkerTeam team, StageTimes times, IEventSink events)
+{
+    /// <summary>Floats of weights at a time; large enough for all threads, small beside a Hessian.</summary>
+    private const int SlabValues = 16 << 20;
+
+    /// <summary>
+    /// Of the tokens of a mixture's layer an expert must see this share of its even share (tokens times chosen experts over experts) for a Hessian of its own.
+    /// GPTQModel asks for 0.5 % of all.
+    /// </summary>
+    private const double LeastShare = 0.05;
+
+    public const string FewTokensFallback = "rtn";
+
+    /// <summary>Bytes that solving takes beside statistics: weights as floats, and what each thread works on.</summary>
+    public static long WorkingBytes(int threads) => (SlabValues * (long)sizeof(float)) + (threads * (64L << 20));
+
+    /// <param name="gram">Of their input; null when no token reached it.</param>
+    /// <param name="evenTokens">Tokens that an expert would see if all saw as many; 0 outside mixtures.</param>
+    public IEnumerable<(SolvedTarget Target, SolvedPart Part, byte[] Bytes)> Solve(IReadOnlyList<SolvedTarget> targets, GramMatrix? gram, double evenTokens)
+    {
+        if (gram is null || gram.RowCount < LeastShare * evenTokens)
+        {
+            foreach (SolvedTarget target in targets) yield return Round(target, gram);
+            yield break;
+        }
+
+        foreach (IGrouping<int, SolvedTarget> group in targets.GroupBy(target => GptqSolver.GranuleLength(target.Type)).OrderBy(group => group.Key))
+        {
+            GptqHessian hessian = Factor(group.First(), gram, group.Key);
+            foreach (SolvedTarget target in group)
+            {
+                GptqErrors errors = default;
+                (byte[] bytes, ErrorSums sums) = Encode(target, (slab, encoded) => errors += new GptqSolver(hessian).Solve(slab, target.Type, effort, encoded, team));
+                yield return (target, new SolvedPart(target.Tensor.Name, GptqSolver.Name, hessian.Damping, gram.RowCount, errors.Before, errors.After, errors.Square, ErrorSumsRecord.Of(sums), 0, 0), bytes);
+            }
+        }
+    }
+
+    private GptqHessian Factor(SolvedTarget target, GramMatrix gram, int granuleLength)
+    {
+        using IDisposable timed = times.Measure(Stage.Factor);
+        GptqHessian hessian = new(target.Tensor.Name, gram, granuleLength, job.Options, team);
+        if (hessian.Damping > job.Options.Damping)
+        {
+            events.Report(new QuantEvent("damping-raised", string.Create(
+                CultureInfo.InvariantCulture, $"{target.Tensor.Name}: the Hessian of its input was not positive definite; damped by {hessian.Damping} of its mean diagonal [{StatisticsRules.Damping.Id}]"), target.Tensor.Name));
+        }
+
+        return hessian;
+    }
+
+    /// <summary>Plain rounding, with the few tokens' squares as importance when there are any.</summary>
+    private (SolvedTarget Target, SolvedPart Part, byte[] Bytes) Round(SolvedTarget target, GramMatrix? gram)
+    {
+        long tokens = gram?.RowCount ?? 0;
+        float[] importance = gram is null ? [] : [.. Enumerable.Range(0, gram.Width).Select(i => (float)(gram[i, i] / tokens))];
+        (byte[] bytes, ErrorSums sums) = Encode(target, (slab, encoded) =>
+            SolverCatalog.RoundToNearest.Encode(new RowSlab(slab.Tensor, slab.FirstRow, slab.RowLength, slab.Values, importance), target.Type, effort, encoded));
+        return (target, new SolvedPart(target.Tensor.Name, FewTokensFallback, null, tokens, 0, 0, 0, ErrorSumsRecord.Of(sums), 0, 0), bytes);
+    }
+
+    private delegate void SlabEncoder(RowSlab slab, Span<byte> encoded);
+
+    private (byte[] Bytes, ErrorSums Sums) Encode(SolvedTarget target, SlabEncoder encode)
+    {
+        using IDisposable timed = times.Measure(Stage.Solve);
+        int rowLength = checked((int)target.Source.Shape.RowLength), rowBytes = checked((int)target.Type.ByteCount(rowLength));
+        long rowCount = target.Source.Shape.RowCount;
+        byte[] bytes = new byte[checked(rowCount * rowBytes)];
+        int rowsPerSlab = (int)Math.Min(Math.Max(SlabValues / rowLength, 1), rowCount);
+        float[] values = new float[rowsPerSlab * rowLength];
+        ErrorSums sums = new();
+        for (long row = 0; row < rowCount; row += rowsPerSlab)
+        {
+            int rows = (int)Math.Min(rowsPerSlab, rowCount - row);
+            source.ReadRows(target.Source, row, rows, values);
+            RowSlab slab = new(target.Tensor.Name, row, rowLength, values.AsSpan(0, rows * rowLength));
+            Span<byte> encoded = bytes.AsSpan(checked((int)(row * rowBytes)), rows * rowBytes);
+            encode(slab, encoded);
+            sums.Add(slab, target.Type, encoded);
+        }
+
+        return (bytes, sums);
+    }
+}
