@@ -16,6 +16,7 @@ public sealed unsafe class GptqHessian
     private const int Attempts = 8;
 
     private readonly int[] _order;
+    private readonly float[] _added;
 
     /// <param name="tensor">Name for errors.</param>
     /// <param name="granuleLength">Columns that are chosen together: 1 for scalar grids; divides the width.</param>
@@ -32,13 +33,15 @@ public sealed unsafe class GptqHessian
         // Scaled to a mean of 1: the factor and the error's units are those of single precision whatever the activations are.
         Scale = mean > 0 ? mean : 1;
         Importance = mean > 0 ? [.. diagonal.Select(value => (float)(value / Scale))] : [];
+        _added = new float[Width];
         _order = Order(diagonal, granuleLength, options.ActivationOrder);
 
         float[] matrix = new float[(long)Width * Width];
         double damping = mean > 0 ? options.Damping : 1;
         for (int attempt = 0; ; attempt++)
         {
-            Fill(matrix, gram, damping, team);
+            for (int i = 0; i < Width; i++) _added[i] = (float)(damping + (options.Shrinkage * diagonal[i] / Scale));
+            Fill(matrix, gram, team);
             CheckFinite(tensor, matrix);
             if (Cholesky.TryFactor(matrix, Width, team)) break;
             if (attempt == Attempts) throw new QuantException(ErrorKind.Numeric, "the Gram matrix of a linear's inputs is not positive definite") { Rule = StatisticsRules.Usable, Tensor = tensor };
@@ -48,7 +51,7 @@ public sealed unsafe class GptqHessian
         Damping = damping;
         Factor = Panels(team, (block, end) => end, (row, column) => column >= row ? matrix[((long)row * Width) + column] : 0);
         matrix = [];
-        Gram = Panels(team, (_, _) => Width, (row, column) => (float)(gram[_order[row], _order[column]] / Scale));
+        Gram = Panels(team, (_, _) => Width, (row, column) => (float)(gram[row, column] / Scale));
     }
 
     /// <summary>Bytes that one takes while it is made.</summary>
@@ -67,13 +70,16 @@ public sealed unsafe class GptqHessian
     /// <summary>One weight for each column: the diagonal over its mean; empty when no channel was ever active.</summary>
     public float[] Importance { get; }
 
+    /// <summary>What is added to H's diagonal, a value for each column of the tensor in units of <see cref="Scale"/>.</summary>
+    internal ReadOnlySpan<float> Added => _added;
+
     /// <summary>The column of the tensor that is visited at each position.</summary>
     public ReadOnlySpan<int> ColumnOrder => _order;
 
-    /// <summary>For each block of columns, R with <c>H + damping = R R^T</c> down to the block's end.</summary>
+    /// <summary>For each block of columns in <see cref="ColumnOrder"/>, R with <c>H + added = R R^T</c> down to the block's end.</summary>
     internal MatrixProductPanels[] Factor { get; }
 
-    /// <summary>For each block of columns, all rows of H in units of <see cref="Scale"/>.</summary>
+    /// <summary>For each block of columns as the tensor has them, all rows of H in units of <see cref="Scale"/>.</summary>
     internal MatrixProductPanels[] Gram { get; }
 
     private static double Diagonal(string tensor, GramMatrix gram, int i)
@@ -105,12 +111,12 @@ public sealed unsafe class GptqHessian
         return [.. starts.SelectMany(start => Enumerable.Range(start, granule))];
     }
 
-    private void Fill(float[] matrix, GramMatrix gram, double damping, WorkerTeam team) => team.Run(Width, row =>
+    private void Fill(float[] matrix, GramMatrix gram, WorkerTeam team) => team.Run(Width, row =>
     {
         Span<float> target = matrix.AsSpan((int)((long)row * Width), Width);
         target[..row].Clear();
         for (int column = row; column < Width; column++) target[column] = (float)(gram[_order[row], _order[column]] / Scale);
-        target[row] += (float)damping;
+        target[row] += _added[_order[row]];
     });
 
     private MatrixProductPanels[] Panels(WorkerTeam team, Func<int, int, int> depthOf, Func<int, int, float> value)

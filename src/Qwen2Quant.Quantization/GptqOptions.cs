@@ -8,12 +8,21 @@ public sealed record GptqOptions
     /// <summary>Added to the diagonal, as a share of its mean; raised tenfold while the sum is not positive definite.</summary>
     public double Damping { get; init; } = 0.01;
 
+    /// <summary>
+    /// Added to each element of the diagonal, as a share of it: all products of two channels count for less than their squares, by 1 / (1 + share). What the calibration
+    /// text says about pairs of channels holds less well on other text than what it says about each.
+    /// </summary>
+    public double Shrinkage { get; init; } = 0.05;
+
     /// <summary>Visits columns in falling order of the Hessian's diagonal. Parameters of blocks are fitted beforehand, so that storage keeps its order.</summary>
     public bool ActivationOrder { get; init; } = true;
 
     /// <summary>The options that belong to an effort.</summary>
-    public static GptqOptions For(Effort effort) => new() { DescentPasses = effort switch { Effort.Fast => 0, Effort.High => 8, _ => 3 } };
+    public static GptqOptions For(Effort effort) => effort switch { Effort.Fast => new() { DescentPasses = 0, RefitPasses = 0 }, Effort.High => new() { DescentPasses = 8, RefitPasses = 8 }, _ => new() };
 
     /// <summary>Passes of coordinate descent over the codes after compensation.</summary>
     public int DescentPasses { get; init; } = 3;
+
+    /// <summary>Of these passes, how many follow a refit of the blocks' parameters under the Hessian with the codes fixed.</summary>
+    public int RefitPasses { get; init; } = 1;
 }

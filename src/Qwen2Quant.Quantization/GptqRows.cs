@@ -9,7 +9,7 @@ namespace Qwen2Quant.Quantization;
 /// rounded where its term vanishes, <c>w_j + (sum over i below j of e_i R_ij) / R_jj</c>. These are GPTQ's compensated weights. Sums over the columns of finished
 /// blocks are one matrix product for each block, and nothing is written back to the weights.
 /// </summary>
-internal sealed unsafe class GptqRows
+internal sealed unsafe partial class GptqRows
 {
     private const int BlockSize = GptqHessian.BlockSize;
 
@@ -27,6 +27,10 @@ internal sealed unsafe class GptqRows
     private readonly float[] _products;
     private readonly float[] _square = new float[BlockSize * BlockSize];
 
+    // The column of the tensor at each place of _weights and _errors.
+    private readonly int[] _natural;
+    private int[] _order;
+
     public GptqRows(GptqHessian hessian, IBlockCodec codec, int blockBytes, RowSlab rows)
     {
         (_hessian, _codec, _blockBytes, _rowCount, _width) = (hessian, codec, blockBytes, rows.RowCount, rows.RowLength);
@@ -37,11 +41,8 @@ internal sealed unsafe class GptqRows
         _parameters = new float[_weights.Length / shape.BlockLength * shape.ParameterCount];
         _levels = new Levels[_weights.Length / shape.SubBlockLength];
         _products = new float[_rowCount * BlockSize];
-        ReadOnlySpan<int> order = hessian.ColumnOrder;
-        for (int row = 0; row < _rowCount; row++)
-        {
-            for (int at = 0; at < _width; at++) _weights[(row * _width) + at] = rows.Values[(row * _width) + order[at]];
-        }
+        rows.Values.CopyTo(_weights);
+        _order = _natural = [.. Enumerable.Range(0, _width)];
     }
 
     /// <param name="blocks">The rows as the type's encoder wrote them; receives the solution.</param>
@@ -49,8 +50,15 @@ internal sealed unsafe class GptqRows
     {
         Unpack(blocks);
         double[] square = Traces(_weights), before = Traces(_errors);
+        Arrange(_hessian.ColumnOrder.ToArray());
         Visit(_hessian.Factor, isDescent: false);
-        for (int pass = 0; pass < _hessian.Options.DescentPasses; pass++) Visit(_hessian.Gram, isDescent: true);
+        Arrange(_natural);
+        for (int pass = 0; pass < _hessian.Options.DescentPasses; pass++)
+        {
+            if (pass < _hessian.Options.RefitPasses) Refit();
+            Visit(_hessian.Gram, isDescent: true);
+        }
+
         double[] after = Traces(_errors);
         int blockLength = _codec.Shape.BlockLength, parameterCount = _codec.Shape.ParameterCount;
         for (int row = 0; row < _rowCount; row++)
@@ -76,27 +84,40 @@ internal sealed unsafe class GptqRows
             for (int sub = 0; sub < subBlocks; sub++) _levels[(block * subBlocks) + sub] = _codec.GetLevels(parameters, sub);
         }
 
-        ReadOnlySpan<int> order = _hessian.ColumnOrder;
-        for (int row = 0; row < _rowCount; row++)
+        for (int value = 0; value < _weights.Length; value++) _errors[value] = _weights[value] - _levels[value / shape.SubBlockLength].Value(_codes[value]);
+    }
+
+    /// <summary>Brings weights and errors into another order of columns.</summary>
+    private void Arrange(int[] order)
+    {
+        if (order.AsSpan().SequenceEqual(_order)) return;
+        int[] place = new int[_width];
+        for (int at = 0; at < _width; at++) place[_order[at]] = at;
+        float[] moved = new float[_width];
+        for (int start = 0; start < _weights.Length; start += _width)
         {
-            for (int at = 0; at < _width; at++)
+            foreach (float[] values in new[] { _weights, _errors })
             {
-                int value = (row * _width) + order[at];
-                _errors[(row * _width) + at] = _weights[(row * _width) + at] - _levels[value / shape.SubBlockLength].Value(_codes[value]);
+                Span<float> row = values.AsSpan(start, _width);
+                for (int at = 0; at < _width; at++) moved[at] = row[place[order[at]]];
+                moved.CopyTo(row);
             }
         }
+
+        _order = order;
     }
 
     /// <summary>Chooses all codes once, under the sums of finished columns with R or, in a descent, of all columns with H.</summary>
     private void Visit(MatrixProductPanels[] panels, bool isDescent)
     {
         int granule = _hessian.GranuleLength;
-        float damping = isDescent ? (float)_hessian.Damping : 0;
         for (int block = 0; block < panels.Length; block++)
         {
             int first = block * BlockSize, size = panels[block].ColumnCount;
             Multiply(_errors, panels[block], isDescent ? _width : first);
-            ReadSquare(panels[block], first, size, damping);
+            ReadSquare(panels[block], first, size);
+            ReadOnlySpan<float> added = isDescent ? _hessian.Added.Slice(first, size) : [];
+            for (int j = 0; j < added.Length; j++) _square[(j * size) + j] += added[j];
             float[] metrics = new float[size * granule];
             double[] inverses = new double[size * granule];
             for (int start = 0; start < size; start += granule) Prepare(start, size, isDescent, metrics.AsSpan(start * granule, granule * granule), inverses.AsSpan(start * granule, granule * granule));
@@ -104,7 +125,7 @@ internal sealed unsafe class GptqRows
             {
                 Span<float> sums = _products.AsSpan(row * size, size);
                 // The product was with H alone.
-                if (isDescent) TensorPrimitives.MultiplyAdd(_errors.AsSpan((row * _width) + first, size), damping, sums, sums);
+                if (isDescent) TensorPrimitives.MultiplyAdd(_errors.AsSpan((row * _width) + first, size), added, sums, sums);
                 if (granule == 1) ChooseColumns(row, first, sums, inverses, isDescent);
                 else ChooseGranules(row, first, sums, metrics, inverses, isDescent);
             }
@@ -114,7 +135,7 @@ internal sealed unsafe class GptqRows
     private void ChooseColumns(int row, int first, Span<float> sums, ReadOnlySpan<double> inverses, bool isDescent)
     {
         int subLength = _codec.Shape.SubBlockLength, size = sums.Length;
-        ReadOnlySpan<int> order = _hessian.ColumnOrder.Slice(first, size);
+        ReadOnlySpan<int> order = _order.AsSpan(first, size);
         Span<float> errors = _errors.AsSpan((row * _width) + first, size);
         ReadOnlySpan<float> weights = _weights.AsSpan((row * _width) + first, size);
         for (int j = 0; j < size; j++)
@@ -137,7 +158,7 @@ internal sealed unsafe class GptqRows
         Span<float> target = stackalloc float[k], changes = stackalloc float[k];
         for (int start = 0; start < size; start += k)
         {
-            int at = (row * _width) + first + start, value = (row * _width) + _hessian.ColumnOrder[first + start];
+            int at = (row * _width) + first + start, value = (row * _width) + _order[first + start];
             for (int j = 0; j < k; j++)
             {
                 double shift = 0;
@@ -215,7 +236,7 @@ internal sealed unsafe class GptqRows
             MatrixProductPanels panels = _hessian.Gram[block];
             int first = block * BlockSize, size = panels.ColumnCount;
             Multiply(rows, panels, first);
-            ReadSquare(panels, first, size, 0);
+            ReadSquare(panels, first, size);
             for (int row = 0; row < _rowCount; row++)
             {
                 ReadOnlySpan<float> own = rows.AsSpan((row * _width) + first, size);
@@ -238,18 +259,18 @@ internal sealed unsafe class GptqRows
         GC.KeepAlive(panels);
     }
 
-    private void ReadSquare(MatrixProductPanels panels, int first, int size, float damping)
+    private void ReadSquare(MatrixProductPanels panels, int first, int size)
+    {
+        for (int row = 0; row < size; row++) ReadRow(panels, first + row, _square.AsSpan(row * size, size));
+    }
+
+    private static void ReadRow(MatrixProductPanels panels, int row, Span<float> target)
     {
         const int panelWidth = MatrixProduct.PanelWidth;
-        for (int row = 0; row < size; row++)
+        for (int column = 0; column < target.Length; column += panelWidth)
         {
-            for (int column = 0; column < size; column += panelWidth)
-            {
-                int count = Math.Min(panelWidth, size - column);
-                new ReadOnlySpan<float>(panels.Pointer + (column / panelWidth * panels.PanelStride) + ((long)(first + row) * panelWidth), count).CopyTo(_square.AsSpan((row * size) + column, count));
-            }
-
-            _square[(row * size) + row] += damping;
+            int count = Math.Min(panelWidth, target.Length - column);
+            new ReadOnlySpan<float>(panels.Pointer + (column / panelWidth * panels.PanelStride) + ((long)row * panelWidth), count).CopyTo(target[column..]);
         }
     }
 }

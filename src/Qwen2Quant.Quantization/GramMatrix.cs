@@ -63,6 +63,31 @@ public sealed unsafe class GramMatrix
         }
     }
 
+    /// <summary>Copies row <paramref name="row"/> of the lower triangle, diagonal included: <paramref name="row"/> + 1 sums.</summary>
+    public void CopyRow(int row, Span<float> sums)
+    {
+        int block = row / BlockSize;
+        ReadOnlySpan<double> source = _blocks[block].AsSpan(checked((int)((row - (block * BlockSize)) * (long)EndOf(block))), row + 1);
+        for (int column = 0; column <= row; column++) sums[column] = (float)source[column];
+    }
+
+    /// <summary>Adds sums over <paramref name="rowCount"/> rows that were made elsewhere, a row of the lower triangle at a time.</summary>
+    /// <param name="readRow">Fills row 0, 1, 2 and on with as many sums and one more.</param>
+    public void AddSums(long rowCount, Action<int, float[]> readRow)
+    {
+        if (_pendingRows != 0) throw new InvalidOperationException("sums are added before their rows are folded");
+        float[] sums = new float[Width];
+        for (int row = 0; row < Width; row++)
+        {
+            readRow(row, sums);
+            int block = row / BlockSize;
+            Span<double> target = _blocks[block].AsSpan(checked((int)((row - (block * BlockSize)) * (long)EndOf(block))), row + 1);
+            for (int column = 0; column <= row; column++) target[column] += sums[column];
+        }
+
+        RowCount += rowCount;
+    }
+
     /// <summary>Adds rows back to back, [rowCount, <see cref="Width"/>].</summary>
     public void Add(ReadOnlySpan<float> rows, int rowCount, WorkerTeam team)
     {

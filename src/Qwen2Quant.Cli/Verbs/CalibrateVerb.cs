@@ -16,7 +16,7 @@ internal static class CalibrateVerb
         Argument<string> model = ModelOptions.Model();
         Option<string?> data = new("--data") { Description = ModelOptions.TextHelp, HelpName = "TEXT" };
         Option<string> output = ModelOptions.Out();
-        Option<string> depth = new("--depth") { Description = "Sums of squares of each channel (diagonal), or of all products of channels (gram, not available yet)", HelpName = "diagonal|gram", DefaultValueFactory = _ => "diagonal" };
+        Option<string> depth = new("--depth") { Description = "Sums of squares of each channel (diagonal), or of all products of two channels of an input (gram), for quantize --statistics", HelpName = "diagonal|gram", DefaultValueFactory = _ => "diagonal" };
         depth.AcceptOnlyFromAmong("diagonal", "gram");
         Option<string?> format = new("--format") { Description = "GGUF, or the older format of llama-imatrix [default: by the ending of --out, .dat or another]", HelpName = "gguf|dat" };
         format.AcceptOnlyFromAmong("gguf", "dat");
@@ -30,7 +30,8 @@ internal static class CalibrateVerb
             "Collects which inputs of a model's matrices matter on a text, as an importance matrix that quantize and llama.cpp read.",
             "calibrate builtin:tiny --data builtin:calibration --out imatrix.gguf --samples 16",
             "calibrate Qwen/Qwen2-0.5B-Instruct --data chats.txt --parse-special --out imatrix.gguf",
-            "calibrate Qwen/Qwen2-0.5B --in part1.gguf --in part2.dat --out whole.dat");
+            "calibrate Qwen/Qwen2-0.5B --in part1.gguf --in part2.dat --out whole.dat",
+            "calibrate Qwen/Qwen2-0.5B --depth gram --data builtin:calibration --out gram.safetensors");
         verb.Arguments.Add(model);
         foreach (Option option in new Option[] { data, output, depth, format, inputs, processOutput, force, strict }) verb.Options.Add(option);
         windows.AddTo(verb);
@@ -38,15 +39,21 @@ internal static class CalibrateVerb
         verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            if (session.Get(depth) == "gram") throw new QuantException(ErrorKind.Unsupported, "--depth gram is not available") { Remedy = "Use --depth diagonal." };
             string? textArgument = session.Parsed.GetValue(data);
             string[] files = session.Get(inputs) ?? [];
             if (textArgument is null && files.Length == 0) throw new QuantException(ErrorKind.Usage, "there is nothing to collect from") { Remedy = "Add --data TEXT, or --in FILE." };
             string target = session.Get(output);
+            if (session.Get(depth) == "gram" && (session.Parsed.GetValue(format) is not null || session.Get(processOutput)))
+            {
+                throw new QuantException(ErrorKind.Usage, "--format and --process-output belong to --depth diagonal") { Remedy = "Leave them out." };
+            }
+
             CalibrationJob job = new(target, Format(session.Parsed.GetValue(format), target), files, session.Get(force), session.Get(strict));
             using Checkpoint checkpoint = Checkpoint.Open(session.Get(model), session.Context);
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
-            CalibrationReport report = job.Run(checkpoint, text, windows.Read(session) with { ProcessOutput = session.Get(processOutput) }, session.Context);
+            CalibrationReport report = session.Get(depth) == "gram"
+                ? new GramCalibration(target, files, session.Get(force)).Run(checkpoint, text, windows.Read(session), session.Context)
+                : job.Run(checkpoint, text, windows.Read(session) with { ProcessOutput = session.Get(processOutput) }, session.Context);
             session.Print(report, ReportJson.Default.CalibrationReport, writer => CalibrationText.Write(writer, report));
             return ExitCodes.Done;
         }));

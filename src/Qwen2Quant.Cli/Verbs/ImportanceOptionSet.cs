@@ -20,7 +20,9 @@ internal sealed class ImportanceOptionSet
     private readonly CalibrationOptionSet _windows = new();
     private readonly Option<string> _method = new("--method") { Description = "How codes are chosen: each by itself (rtn), or so that they make up for one another's errors on a calibration text (gptq)", HelpName = "rtn|gptq", DefaultValueFactory = _ => "rtn" };
     private readonly Option<double> _damping = new("--damping") { Description = "gptq: what is added to the Hessian's diagonal, as a share of its mean", HelpName = "SHARE", DefaultValueFactory = _ => new GptqOptions().Damping };
+    private readonly Option<double> _shrinkage = new("--shrinkage") { Description = "gptq: what is added to each element of the Hessian's diagonal, as a share of it", HelpName = "SHARE", DefaultValueFactory = _ => new GptqOptions().Shrinkage };
     private readonly Option<bool> _allExperts = new("--all-experts") { Description = "gptq: show every token to every expert of a mixture" };
+    private readonly Option<string?> _statistics = new("--statistics") { Description = "gptq: Gram matrices that `calibrate --depth gram` made of the model as it is; each matrix is then solved by itself", HelpName = "FILE" };
     private readonly Option<bool> _resume = new("--resume") { Description = "gptq: go on at the layer where an interrupted run with the same options ended" };
     private readonly Option<string[]> _include = new("--include-weights") { Description = "Use only entries of the importance matrix whose names contain a text; repeatable", HelpName = "TEXT" };
     private readonly Option<string[]> _exclude = new("--exclude-weights") { Description = "Use no entry of the importance matrix whose name contains a text; repeatable", HelpName = "TEXT" };
@@ -28,7 +30,7 @@ internal sealed class ImportanceOptionSet
     public void AddTo(Command command)
     {
         _method.AcceptOnlyFromAmong(SolverCatalog.RoundToNearest.Name, GptqSolver.Name);
-        foreach (Option option in new Option[] { _method, _imatrix, _calibration, _include, _exclude, _damping, _allExperts, _resume }) command.Options.Add(option);
+        foreach (Option option in new Option[] { _method, _imatrix, _calibration, _include, _exclude, _damping, _shrinkage, _allExperts, _statistics, _resume }) command.Options.Add(option);
         _windows.AddOwnTo(command);
     }
 
@@ -59,7 +61,7 @@ internal sealed class ImportanceOptionSet
     {
         if (!IsGptq(session))
         {
-            Option? foreign = new Option[] { _damping, _allExperts, _resume }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false });
+            Option? foreign = new Option[] { _damping, _shrinkage, _allExperts, _statistics, _resume }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false });
             if (foreign is null) return null;
             throw new QuantException(ErrorKind.Usage, $"{foreign.Name} belongs to --method gptq") { Remedy = "Add --method gptq, or leave it out." };
         }
@@ -67,10 +69,18 @@ internal sealed class ImportanceOptionSet
         double damping = session.Get(_damping);
         if (!(damping >= 0 && damping <= 1)) throw new QuantException(ErrorKind.Usage, "--damping is out of range") { Found = damping.ToString(CultureInfo.InvariantCulture), Expected = "0 to 1" };
         if (effort == Effort.Reference) throw new QuantException(ErrorKind.Usage, "--effort reference is the path of llama.cpp's encoders, which --method gptq leaves") { Remedy = "Use --effort fast, normal or high." };
+        double shrinkage = session.Get(_shrinkage);
+        if (!(shrinkage >= 0 && shrinkage <= 10)) throw new QuantException(ErrorKind.Usage, "--shrinkage is out of range") { Found = shrinkage.ToString(CultureInfo.InvariantCulture), Expected = "0 to 10" };
         string? argument = session.Parsed.GetValue(_calibration);
-        if (argument is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
-        EvaluationText text = EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput());
-        return new GptqJob(text, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping }, session.Get(_allExperts), session.Get(_resume));
+        string? statistics = session.Parsed.GetValue(_statistics);
+        if (statistics is not null && (argument is not null || session.Get(_allExperts)))
+        {
+            throw new QuantException(ErrorKind.Usage, "--statistics takes the place of --calibration and --all-experts") { Remedy = "Give one of them." };
+        }
+
+        if (argument is null && statistics is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
+        EvaluationText? text = statistics is null ? EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput()) : null;
+        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage }, session.Get(_allExperts), session.Get(_resume));
     }
 
     private bool IsGptq(Session session) => session.Get(_method) == GptqSolver.Name;

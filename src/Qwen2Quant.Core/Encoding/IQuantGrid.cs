@@ -21,6 +21,15 @@ public interface IQuantGrid
 
     /// <summary>The levels of sub-block <paramref name="subBlock"/> under stored parameters.</summary>
     Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock);
+
+    /// <summary>
+    /// The value nearest to <paramref name="value"/> that a parameter can have as it is stored; NaN for one that is not to be changed alone. With codes and the other
+    /// parameters fixed, the values that codes stand for are linear in each parameter that is not NaN here.
+    /// </summary>
+    float Store(int parameter, float value) => float.NaN;
+
+    /// <summary>The sub-blocks whose levels depend on a parameter.</summary>
+    (int First, int Count) SubBlocksOf(int parameter) => (0, Shape.BlockLength / Shape.SubBlockLength);
 }
 
 /// <summary>How codes and parameters of one block lie in its bytes. <c>Pack</c> and <c>Unpack</c> are inverse, exactly.</summary>

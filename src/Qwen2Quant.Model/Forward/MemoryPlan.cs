@@ -14,8 +14,8 @@ public sealed record WindowShape(int Count, int Length, int ScoredPerWindow);
 /// </summary>
 public sealed record MemoryPlan
 {
-    // The runtime, its code and its heap without models.
-    private const long RuntimeBytes = 64L << 20;
+    /// <summary>The runtime, its code and its heap without models.</summary>
+    public const long RuntimeBytes = 64L << 20;
 
     // Of each entry of the vocabulary: strings, tables and merges of a tokenizer.
     private const long TokenizerBytesPerToken = 256;

@@ -81,7 +81,8 @@ public sealed class ActivationMaxima(int threads) : IActivationObserver
             IsWarning: true));
     }
 
-    private static string Module(LinearInputKind kind) => kind switch
+    /// <summary>The module that takes an input, within its layer; matrices with one input by their fused name.</summary>
+    internal static string Module(LinearInputKind kind) => kind switch
     {
         LinearInputKind.Attention => "self_attn.qkv_proj",
         LinearInputKind.AttentionOutput => "self_attn.o_proj",

@@ -22,9 +22,10 @@ public sealed record GptqTensorReport(double OutputErrorBefore, double OutputErr
 
 /// <summary>How GPTQ went about a model.</summary>
 /// <param name="Calibration">Name of the text.</param>
+/// <param name="Schedule"><c>sequential</c>: each matrix under the inputs that the matrices before it, as they were written, give it; <c>parallel</c>: under those of the unquantized model.</param>
 /// <param name="PlannedMemoryBytes">What the process takes, as planned.</param>
 /// <param name="Seconds">Of each stage; null for a plan.</param>
-public sealed record GptqReport(string Calibration, int Windows, int Context, long Tokens, double Damping, bool ActivationOrder, int DescentPasses, bool AllExperts, long PlannedMemoryBytes, GptqSeconds? Seconds);
+public sealed record GptqReport(string Calibration, string Schedule, int Windows, int Context, long Tokens, double Damping, double Shrinkage, bool ActivationOrder, int DescentPasses, int RefitPasses, bool AllExperts, long PlannedMemoryBytes, GptqSeconds? Seconds);
 
 /// <summary>Seconds of the stages: the model, Gram matrices, factoring, choosing codes, and writing the output.</summary>
 public sealed record GptqSeconds(double Forward, double Gram, double Factor, double Solve, double Write);

@@ -66,8 +66,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             PendingOutput.CheckTarget(context.Files, target, plan.Kind, options.Force, inputs, plan.ByteLength);
         }
 
-        SequentialSolving? solving = options.Gptq is null ? null : new SequentialSolving(source, plan, options.Gptq, options.Effort, options.Strict, context);
-        solving?.PlanMemory();
+        ModelSolving? solving = options.Gptq is null ? null : ModelSolving.Create(source, plan, options.Gptq, options.Effort, options.Strict, context);
         if (options.DryRun) return Report(solving, null);
 
         using SolvedTensors? solved = _solved = solving?.Run();
@@ -115,7 +114,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         runner.Verify(reopened.Raw);
     }
 
-    private ConversionReport Report(SequentialSolving? solving, IReadOnlyList<ErrorSums>? sums) => new(
+    private ConversionReport Report(ModelSolving? solving, IReadOnlyList<ErrorSums>? sums) => new(
         Version,
         source.Location.DisplayName,
         options.Scheme,

@@ -71,6 +71,10 @@ internal readonly partial struct AffineBlock<TFormat> : ICodecFormat where TForm
         UnpackParameters(encoded, parameters);
     }
 
+    public static float StoreParameter(int parameter, float value) => parameter < 2 ? Parameters.Scale(value) : Parameters.Integer(value, 0, TFormat.ScaleLimit);
+
+    public static (int First, int Count) SubBlocksOf(int parameter) => parameter < 2 ? Parameters.OfBlock : ((parameter - 2) % SubBlocks, 1);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) =>
         new(-(parameters[1] * parameters[2 + SubBlocks + subBlock]), parameters[0] * parameters[2 + subBlock], TFormat.CodeLimit + 1);
 

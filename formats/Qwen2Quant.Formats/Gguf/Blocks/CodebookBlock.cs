@@ -86,6 +86,10 @@ internal readonly partial struct CodebookBlock<TLayout> : ICodebookFormat where 
         UnpackParameters(encoded, parameters);
     }
 
+    public static float StoreParameter(int parameter, float value) => parameter == 0 ? StoredHalf.Round(value) : Parameters.Integer(value, 0, 15);
+
+    public static (int First, int Count) SubBlocksOf(int parameter) => parameter == 0 ? Parameters.OfBlock : (parameter - 1, 1);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, TLayout.Step(parameters[0], (int)parameters[1 + subBlock]), SignedLevels.Length, Table: SignedLevels);
 
     /// <exception cref="ArgumentException">The codes of a row are not in the codebook.</exception>

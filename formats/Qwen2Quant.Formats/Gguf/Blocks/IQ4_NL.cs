@@ -55,6 +55,8 @@ internal readonly struct IQ4_NL : ICodecFormat, IIntegerFormat
         parameters[0] = (float)(Half)scales[0];
     }
 
+    public static float StoreParameter(int parameter, float value) => StoredHalf.Round(value);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(0, parameters[0], 16, 0, Table);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)

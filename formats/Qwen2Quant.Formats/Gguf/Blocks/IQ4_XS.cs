@@ -69,6 +69,10 @@ internal readonly struct IQ4_XS : ICodecFormat, IIntegerFormat
         multiples[..SubBlocks].CopyTo(parameters[1..]);
     }
 
+    public static float StoreParameter(int parameter, float value) => parameter == 0 ? StoredHalf.Round(value) : Parameters.Integer(value, -32, 31);
+
+    public static (int First, int Count) SubBlocksOf(int parameter) => parameter == 0 ? Parameters.OfBlock : (parameter - 1, 1);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(0, parameters[0] * parameters[1 + subBlock], 16, 0, IQ4_NL.Table);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)

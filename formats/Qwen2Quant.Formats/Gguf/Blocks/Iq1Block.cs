@@ -113,6 +113,17 @@ internal readonly struct Iq1Block<TLayout> : ICodebookFormat where TLayout : str
         Unpack(bytes, codes, parameters);
     }
 
+    /// <summary>Multiples are odd; a delta has its granules' codes chosen with it.</summary>
+    public static float StoreParameter(int parameter, float value) =>
+        parameter == 0 ? StoredHalf.Round(value) : parameter <= TLayout.Groups ? (2 * Parameters.Integer((value - 1) / 2, 0, 7)) + 1 : float.NaN;
+
+    public static (int First, int Count) SubBlocksOf(int parameter)
+    {
+        if (parameter == 0 || parameter > TLayout.Groups) return Parameters.OfBlock;
+        int subBlocks = TLayout.GroupGranules / TLayout.DeltaGranules;
+        return ((parameter - 1) * subBlocks, subBlocks);
+    }
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock)
     {
         int group = subBlock * TLayout.DeltaGranules / TLayout.GroupGranules;

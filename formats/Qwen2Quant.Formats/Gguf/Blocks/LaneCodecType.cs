@@ -24,6 +24,12 @@ internal interface ICodecFormat : IBlockFormat
 
     static abstract Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock);
 
+    /// <summary>See <see cref="IQuantGrid.Store"/>.</summary>
+    static abstract float StoreParameter(int parameter, float value);
+
+    /// <summary>See <see cref="IQuantGrid.SubBlocksOf"/>.</summary>
+    static virtual (int First, int Count) SubBlocksOf(int parameter) => Parameters.OfBlock;
+
     static abstract void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block);
 
     static abstract void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters);
@@ -48,6 +54,11 @@ internal unsafe class LaneCodecType<TFormat>(IntegerForm? integers = null) : Lan
     }
 
     public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => TFormat.GetLevels(parameters, subBlock);
+
+    public float Store(int parameter, float value) => TFormat.StoreParameter(parameter, value);
+
+    public (int First, int Count) SubBlocksOf(int parameter) =>
+        TFormat.SubBlocksOf(parameter) is (>= 0, _) some ? some : (0, TFormat.Shape.BlockLength / TFormat.Shape.SubBlockLength);
 
     public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
     {

@@ -52,6 +52,8 @@ internal readonly struct MXFP4 : ICodecFormat, IIntegerFormat
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters) =>
         parameters[0] = HalfScale(FindExponent<Lanes1>(block, importance, effort));
 
+    public static float StoreParameter(int parameter, float value) => float.NaN;
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(0, parameters[0], 16, 0, Fp4.Table);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)

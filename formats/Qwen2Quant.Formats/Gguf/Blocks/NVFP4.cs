@@ -62,6 +62,15 @@ internal readonly struct NVFP4 : ICodecFormat
         for (int k = 0; k < SubBlocks; k++) parameters[k] = Parameter(scales[k]);
     }
 
+    public static float StoreParameter(int parameter, float value)
+    {
+        float bounded = Math.Clamp(value, 0, Parameter((byte)LargestScale));
+        byte below = ScaleByte(bounded);
+        return below == LargestScale || bounded - Parameter(below) <= Parameter((byte)(below + 1)) - bounded ? Parameter(below) : Parameter((byte)(below + 1));
+    }
+
+    public static (int First, int Count) SubBlocksOf(int parameter) => (parameter, 1);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) =>
         new(0, float.IsNaN(parameters[subBlock]) ? 0 : MathF.Abs(parameters[subBlock]) * 0.5f, 16, 0, Fp4.Table);
 

@@ -137,6 +137,8 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IIntegerFo
         if (TFormat.HasMinimum) parameters[1] = (float)(Half)minimum;
     }
 
+    public static float StoreParameter(int parameter, float value) => StoredHalf.Round(value);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) =>
         TFormat.HasMinimum ? new(parameters[1], parameters[0], CodeCount) : Levels.Scaled(parameters[0], CodeCount, Zero);
 

@@ -100,6 +100,10 @@ internal readonly struct Q3_K : ICodecFormat, IIntegerFormat
         else SignedSubBlocks.Search<Lanes1>(block, importance, Zero, ScaleZero, effort, parameters);
     }
 
+    public static float StoreParameter(int parameter, float value) => parameter == 0 ? StoredHalf.Round(value) : Parameters.Integer(value, -ScaleZero, ScaleZero - 1);
+
+    public static (int First, int Count) SubBlocksOf(int parameter) => parameter == 0 ? Parameters.OfBlock : (parameter - 1, 1);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0] * parameters[1 + subBlock], 8, Zero);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block) =>

@@ -112,6 +112,10 @@ internal readonly struct Q6_K : ICodecFormat, IIntegerFormat
         else if (!FindScales<Lanes1>(block, importance, inverses, parameters)) parameters.Clear();
     }
 
+    public static float StoreParameter(int parameter, float value) => parameter == 0 ? StoredHalf.Round(value) : Parameters.Integer(value, -128, 127);
+
+    public static (int First, int Count) SubBlocksOf(int parameter) => parameter == 0 ? Parameters.OfBlock : (parameter - 1, 1);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0] * parameters[1 + subBlock], 64, Zero);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block) =>

@@ -73,6 +73,8 @@ internal readonly struct Q8_0 : ICodecFormat, IIntegerFormat
         parameters[0] = (float)(Half)scales[0];
     }
 
+    public static float StoreParameter(int parameter, float value) => StoredHalf.Round(value);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0], 256, CodeOffset);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)

@@ -42,6 +42,8 @@ internal readonly struct TQ1_0 : ICodecFormat
     public static void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters) =>
         parameters[0] = (float)(Half)Ternary.Scale<Lanes1>(block, importance, effort);
 
+    public static float StoreParameter(int parameter, float value) => StoredHalf.Round(value);
+
     public static Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => Levels.Scaled(parameters[0], 3, 1);
 
     public static void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)

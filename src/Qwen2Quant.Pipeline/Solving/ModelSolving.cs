@@ -1,0 +1,166 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Running;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Planning;
+using Qwen2Quant.Pipeline.Reports;
+using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Quantization;
+
+namespace Qwen2Quant.Pipeline.Solving;
+
+/// <summary>Chooses the codes of all matrices of a model's layers; where their statistics come from is the schedule's affair.</summary>
+internal abstract class ModelSolving
+{
+    private readonly ConversionPlan _plan;
+    private readonly bool _strict;
+
+    protected ModelSolving(Checkpoint source, ConversionPlan plan, GptqJob job, Effort effort, bool strict, RunContext context)
+    {
+        (Source, _plan, Job, Effort, _strict, Context) = (source, plan, job, effort, strict, context);
+        Team = new WorkerTeam(context.Threads);
+        ByLayer = Targets(source, plan).ToLookup(target => target.Input.Layer);
+    }
+
+    /// <summary>Bytes that the process takes, as planned.</summary>
+    public abstract long PlannedBytes { get; }
+
+    protected Checkpoint Source { get; }
+    protected GptqJob Job { get; }
+    protected Effort Effort { get; }
+    protected RunContext Context { get; }
+    protected WorkerTeam Team { get; }
+    protected StageTimes Times { get; } = new();
+    protected ILookup<int, SolvedTarget> ByLayer { get; }
+
+    /// <summary>The text behind the statistics, and how much of it.</summary>
+    protected abstract (string Name, int Windows, int Context) Calibration { get; }
+
+    /// <summary>What, beside options and types, decides which codes are chosen.</summary>
+    protected abstract string CalibrationIdentity { get; }
+
+    /// <summary>The schedule that a job asks for.</summary>
+    /// <exception cref="QuantException">Statistics are another model's, the text is too short, or the memory given too small.</exception>
+    public static ModelSolving Create(Checkpoint source, ConversionPlan plan, GptqJob job, Effort effort, bool strict, RunContext context) =>
+        job.StatisticsPath is null ? new SequentialSolving(source, plan, job, effort, strict, context) : new StatisticsSolving(source, plan, job, effort, strict, context);
+
+    /// <summary>Matrices of layers whose planned type has a grid.</summary>
+    public static IEnumerable<SolvedTarget> Targets(Checkpoint source, ConversionPlan plan)
+    {
+        foreach (PlanItem item in plan.Items.Where(item => !item.IsCopy && item.Target.Tensor.Type.IsQuantized))
+        {
+            ElementType type = item.Target.Tensor.Type;
+            foreach (TensorEntry part in item.Parts)
+            {
+                CanonicalTensor tensor = source.Tensors.Catalogue.Find(part.Name)!;
+                if (LinearInput.Of(tensor) is { Layer: >= 0 } input && GptqSolver.GranuleLength(type) > 0) yield return new SolvedTarget(tensor, input, part, type);
+            }
+        }
+    }
+
+    /// <param name="writeSeconds">Null when nothing was done yet.</param>
+    public GptqReport Report(double? writeSeconds) => new(
+        Calibration.Name,
+        Job.StatisticsPath is null ? "sequential" : "parallel",
+        Calibration.Windows,
+        Calibration.Context,
+        (long)Calibration.Windows * Calibration.Context,
+        Job.Options.Damping,
+        Job.Options.Shrinkage,
+        Job.Options.ActivationOrder,
+        Job.Options.DescentPasses,
+        Job.Options.RefitPasses,
+        Job.AllExperts,
+        PlannedBytes,
+        writeSeconds is { } write ? new GptqSeconds(Times[Stage.Forward], Times[Stage.Gram], Times[Stage.Factor], Times[Stage.Solve], write) : null);
+
+    /// <exception cref="QuantException">Statistics are not usable, activations overflow, the disk or the memory does not suffice. What whole layers gave stays for <c>--resume</c>.</exception>
+    public SolvedTensors Run()
+    {
+        SolvedTensors solved = SolvedTensors.Open(Context.Files, _plan.Target, Identity(), Job.Resume, out bool foundOther);
+        if (foundOther) Context.Events.Report(new QuantEvent("restarted", "an interrupted run had begun this output; its layers are solved again, as --resume was not given"));
+        try
+        {
+            RunLayers(new LayerSolver(Source.Tensors, Job, Effort, Team, Times, Context.Events), solved);
+            return solved;
+        }
+        catch (Exception error)
+        {
+            solved.Dispose();
+            if (error is QuantException { Path: null } known) throw known.In(Source.Location.Path);
+            throw;
+        }
+    }
+
+    protected abstract void RunLayers(LayerSolver solver, SolvedTensors solved);
+
+    /// <summary>Begins a layer; true when an earlier run solved it.</summary>
+    protected static bool Begin(SolvedTensors solved, int layer, IReadOnlyList<SolvedTarget> targets) =>
+        solved.Begin(layer, targets.ToDictionary(target => target.Tensor.Name, target => (target.Type, target.Source.Shape), StringComparer.Ordinal));
+
+    /// <summary>Solves matrices, input by input.</summary>
+    /// <param name="take">Gives the Gram matrix of an input, null when no token reached it.</param>
+    /// <param name="layerTokens">Tokens that the layer saw.</param>
+    /// <returns>The matrices as they were stored.</returns>
+    protected IEnumerable<(SolvedTarget Target, TensorEntry Entry)> Solve(LayerSolver solver, SolvedTensors solved, IEnumerable<SolvedTarget> targets, Func<LinearInput, int, GramMatrix?> take, long layerTokens)
+    {
+        Qwen2Config config = Source.Config;
+        double evenTokens = Job.AllExperts || config.NumExperts == 0 ? 0 : (double)layerTokens * config.NumExpertsPerTok / config.NumExperts;
+        List<string> starved = [];
+        foreach (IGrouping<LinearInput, SolvedTarget> group in targets.GroupBy(target => target.Input))
+        {
+            Context.Cancellation.ThrowIfCancellationRequested();
+            SolvedTarget[] sharing = [.. group];
+            foreach ((SolvedTarget target, SolvedPart part, byte[] bytes) in solver.Solve(sharing, take(group.Key, (int)sharing[0].Source.Shape.RowLength), group.Key.Expert >= 0 ? evenTokens : 0))
+            {
+                yield return (target, solved.Add(part, target.Type, target.Source.Shape, bytes));
+                if (part.Solver != GptqSolver.Name) starved.Add($"{target.Tensor.Name} ({part.TokensSeen})");
+            }
+        }
+
+        ReportStarved(starved);
+    }
+
+    protected static LinearInputKind StageOf(LinearInputKind kind) => kind switch
+    {
+        LinearInputKind.ExpertFeedForward => LinearInputKind.FeedForward,
+        LinearInputKind.ExpertDown or LinearInputKind.SharedDown => LinearInputKind.FeedForwardDown,
+        _ => kind,
+    };
+
+    private void ReportStarved(List<string> starved)
+    {
+        if (starved.Count == 0) return;
+        string found = string.Create(CultureInfo.InvariantCulture, $"{starved.Count} matrices of experts saw too few tokens for a Hessian");
+        string list = string.Join(", ", starved);
+        if (_strict)
+        {
+            throw new QuantException(ErrorKind.Substitution, $"--strict refuses to round them: {found}")
+            {
+                Rule = StatisticsRules.ExpertsSeen, Tensor = starved[0].Split(' ')[0], Found = $"{list} (tokens in brackets)", Remedy = "Calibrate on more, or more varied, text, or with --all-experts.",
+            };
+        }
+
+        Context.Events.Report(new QuantEvent(
+            "experts-few-tokens", $"{found} and are rounded ({LayerSolver.FewTokensFallback}), tokens in brackets: {list} [{StatisticsRules.ExpertsSeen.Id}]", starved[0].Split(' ')[0], IsSubstitution: true));
+    }
+
+    private SolvingIdentity Identity()
+    {
+        StringBuilder types = new();
+        foreach (SolvedTarget target in ByLayer.SelectMany(layer => layer)) types.Append(CultureInfo.InvariantCulture, $"{target.Tensor.Name} {target.Type.Name}\n");
+        GptqOptions gptq = Job.Options;
+        string options = string.Create(
+            CultureInfo.InvariantCulture,
+            $"effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
+        return new SolvingIdentity(Conversion.Version, Source.Identity, Hash(types.ToString()), Hash(CalibrationIdentity), options);
+
+        static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+    }
+}
