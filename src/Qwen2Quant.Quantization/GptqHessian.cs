@@ -6,10 +6,10 @@ using Qwen2Quant.Core.Running;
 namespace Qwen2Quant.Quantization;
 
 /// <summary>
-/// A Gram matrix made ready for <see cref="GptqSolver"/>: ordered, damped and factored, kept as the panels of blocks of <see cref="BlockSize"/> columns.
-/// Linears that share their input and their granule share it. Takes 6 bytes for each pair (i, j) of channels, 10 while it is made.
+/// A Gram matrix made ready for <see cref="GptqSolver"/>: ordered, damped and factored.
+/// Linears that share their input and their granule share it. Takes 8 bytes for each pair (i, j) of channels.
 /// </summary>
-public sealed unsafe class GptqHessian
+public sealed unsafe class GptqHessian : IDisposable
 {
     internal const int BlockSize = 128;
 
@@ -17,6 +17,8 @@ public sealed unsafe class GptqHessian
 
     private readonly int[] _order;
     private readonly float[] _added;
+    private readonly NativeFloats _gram = new();
+    private readonly NativeFloats _factor = new();
 
     /// <param name="tensor">Name for errors.</param>
     /// <param name="granuleLength">Columns that are chosen together: 1 for scalar grids; divides the width.</param>
@@ -36,26 +38,25 @@ public sealed unsafe class GptqHessian
         _added = new float[Width];
         _order = Order(diagonal, granuleLength, options.ActivationOrder);
 
-        float[] matrix = new float[(long)Width * Width];
+        float* h = _gram.Get((long)Width * Width), factor = _factor.Get((long)Width * Width);
+        Expand(gram, h, team);
         double damping = mean > 0 ? options.Damping : 1;
         for (int attempt = 0; ; attempt++)
         {
             for (int i = 0; i < Width; i++) _added[i] = (float)(damping + (options.Shrinkage * diagonal[i] / Scale));
-            Fill(matrix, gram, team);
-            CheckFinite(tensor, matrix);
-            if (Cholesky.TryFactor(matrix, Width, team)) break;
+            Fill(h, factor, team);
+            CheckFinite(tensor, factor);
+            if (Cholesky.TryFactor(factor, Width, team)) break;
             if (attempt == Attempts) throw new QuantException(ErrorKind.Numeric, "the Gram matrix of a linear's inputs is not positive definite") { Rule = StatisticsRules.Usable, Tensor = tensor };
             damping = Math.Max(damping * 10, 1e-6);
         }
 
         Damping = damping;
-        Factor = Panels(team, (block, end) => end, (row, column) => column >= row ? matrix[((long)row * Width) + column] : 0);
-        matrix = [];
-        Gram = Panels(team, (_, _) => Width, (row, column) => (float)(gram[row, column] / Scale));
+        Transpose(factor, team);
     }
 
-    /// <summary>Bytes that one takes while it is made.</summary>
-    public static long ByteCount(int width) => checked(10L * width * width);
+    /// <summary>Bytes that one takes.</summary>
+    public static long ByteCount(int width) => checked(8L * width * width);
 
     public int Width { get; }
     public int GranuleLength { get; }
@@ -76,11 +77,17 @@ public sealed unsafe class GptqHessian
     /// <summary>The column of the tensor that is visited at each position.</summary>
     public ReadOnlySpan<int> ColumnOrder => _order;
 
-    /// <summary>For each block of columns in <see cref="ColumnOrder"/>, R with <c>H + added = R R^T</c> down to the block's end.</summary>
-    internal MatrixProductPanels[] Factor { get; }
+    /// <summary>[width, width] in <see cref="ColumnOrder"/>, the transposed R with <c>H + added = R R^T</c>: the lower triangle. Valid while this object is.</summary>
+    internal float* Factor => _factor.Get(0);
 
-    /// <summary>For each block of columns as the tensor has them, all rows of H in units of <see cref="Scale"/>.</summary>
-    internal MatrixProductPanels[] Gram { get; }
+    /// <summary>[width, width] in the tensor's order, H in units of <see cref="Scale"/>.</summary>
+    internal float* Gram => _gram.Get(0);
+
+    public void Dispose()
+    {
+        _gram.Dispose();
+        _factor.Dispose();
+    }
 
     private static double Diagonal(string tensor, GramMatrix gram, int i)
     {
@@ -89,9 +96,12 @@ public sealed unsafe class GptqHessian
         throw NotFinite(tensor, string.Create(CultureInfo.InvariantCulture, $"{value:r} for channel {i}"));
     }
 
-    private static void CheckFinite(string tensor, float[] matrix)
+    private void CheckFinite(string tensor, float* matrix)
     {
-        if (FiniteCheck.FindNonFinite(matrix) >= 0) throw NotFinite(tensor, "a product of two channels that is not finite");
+        for (int row = 0; row < Width; row++)
+        {
+            if (FiniteCheck.FindNonFinite(new ReadOnlySpan<float>(matrix + ((long)row * Width) + row, Width - row)) >= 0) throw NotFinite(tensor, "a product of two channels that is not finite");
+        }
     }
 
     private static QuantException NotFinite(string tensor, string found) => new(ErrorKind.Numeric, "the Gram matrix of a linear's inputs is not usable")
@@ -111,31 +121,49 @@ public sealed unsafe class GptqHessian
         return [.. starts.SelectMany(start => Enumerable.Range(start, granule))];
     }
 
-    private void Fill(float[] matrix, GramMatrix gram, WorkerTeam team) => team.Run(Width, row =>
+    /// <summary>Both triangles of H from the lower one of the sums.</summary>
+    private void Expand(GramMatrix gram, float* h, WorkerTeam team)
     {
-        Span<float> target = matrix.AsSpan((int)((long)row * Width), Width);
-        target[..row].Clear();
-        for (int column = row; column < Width; column++) target[column] = (float)(gram[_order[row], _order[column]] / Scale);
+        team.Run(Width, row =>
+        {
+            Span<float> target = new(h + ((long)row * Width), row + 1);
+            gram.CopyRow(row, Scale, target);
+        });
+        ForEachTile(team, (first, rows, column, columns) =>
+        {
+            for (int row = first; row < first + rows; row++)
+            {
+                for (int i = column; i < Math.Min(column + columns, row); i++) h[((long)i * Width) + row] = h[((long)row * Width) + i];
+            }
+        });
+    }
+
+    /// <summary>The upper triangle of H in the order of columns, with what is added to its diagonal.</summary>
+    private void Fill(float* h, float* matrix, WorkerTeam team) => team.Run(Width, row =>
+    {
+        float* source = h + ((long)_order[row] * Width), target = matrix + ((long)row * Width);
+        for (int column = row; column < Width; column++) target[column] = source[_order[column]];
         target[row] += _added[_order[row]];
     });
 
-    private MatrixProductPanels[] Panels(WorkerTeam team, Func<int, int, int> depthOf, Func<int, int, float> value)
+    /// <summary>Moves the upper triangle to the lower.</summary>
+    private void Transpose(float* matrix, WorkerTeam team) => ForEachTile(team, (first, rows, column, columns) =>
     {
-        MatrixProductPanels[] panels = new MatrixProductPanels[(Width + BlockSize - 1) / BlockSize];
-        team.Run(panels.Length, block =>
+        for (int row = first; row < first + rows; row++)
         {
-            int first = block * BlockSize, end = Math.Min(first + BlockSize, Width);
-            MatrixProductPanels made = panels[block] = new(end - first, depthOf(block, end));
-            for (int row = 0; row < made.Depth; row++)
-            {
-                for (int column = first; column < end; column += MatrixProduct.PanelWidth)
-                {
-                    float* target = made.Pointer + ((column - first) / MatrixProduct.PanelWidth * made.PanelStride) + ((long)row * MatrixProduct.PanelWidth);
-                    int count = Math.Min(MatrixProduct.PanelWidth, end - column);
-                    for (int i = 0; i < count; i++) target[i] = value(row, column + i);
-                }
-            }
+            for (int i = column; i < Math.Min(column + columns, row); i++) matrix[((long)row * Width) + i] = matrix[((long)i * Width) + row];
+        }
+    });
+
+    /// <summary>The tiles of the lower triangle, small enough for both a tile and its mirror image to stay in a first-level cache.</summary>
+    private void ForEachTile(WorkerTeam team, Action<int, int, int, int> action)
+    {
+        const int tile = 32;
+        int count = (Width + tile - 1) / tile;
+        team.Run(count, at =>
+        {
+            int first = (count - 1 - at) * tile;
+            for (int column = 0; column <= first; column += tile) action(first, Math.Min(tile, Width - first), column, tile);
         });
-        return panels;
     }
 }

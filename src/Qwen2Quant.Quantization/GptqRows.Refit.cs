@@ -7,8 +7,11 @@ namespace Qwen2Quant.Quantization;
 /// <summary>The parameters of blocks under H, with the codes fixed: coordinate descent over what is stored.</summary>
 internal sealed unsafe partial class GptqRows
 {
-    /// <summary>Longer blocks keep their parameters: the square of H that belongs to one is too large to go through for each row.</summary>
-    private const int LongestRefitBlock = 2 * BlockSize;
+    /// <summary>Longer blocks keep their parameters: the square of H that belongs to one is too large to go through for each.</summary>
+    private const int LongestRefitBlock = 256;
+
+    /// <summary>Columns whose sums are at hand together: whole blocks.</summary>
+    private int RefitSpan => Math.Max(BlockSize, Math.Min(_shape.BlockLength, LongestRefitBlock));
 
     /// <summary>
     /// Values y are linear in each parameter: with v the change of y for a change of one, the loss (w - y) H (w - y) is least at a change of v H e / v H v, and among
@@ -16,93 +19,114 @@ internal sealed unsafe partial class GptqRows
     /// </summary>
     private void Refit()
     {
-        GridShape shape = _codec.Shape;
-        if (shape.BlockLength > LongestRefitBlock) return;
-        int span = Math.Max(BlockSize, shape.BlockLength);
-        float[] products = new float[_rowCount * span], square = new float[span * span];
-        for (int first = 0; first < _width; first += span)
+        if (_shape.BlockLength > LongestRefitBlock) return;
+        using NativeFloats storage = new();
+        float* direction = storage.Get((long)(_shape.BlockLength + RefitSpan) * Lanes);
+        for (int first = 0; first < _width; first += RefitSpan)
         {
-            int size = Math.Min(span, _width - first);
-            for (int at = 0; at < size; at += BlockSize)
+            int size = Math.Min(RefitSpan, _width - first);
+            Multiply(_hessian.Gram, first, size, 0, _width, _errors, accumulate: false);
+            AddDiagonal(first, size);
+            for (int panel = 0; panel < _panelCount; panel++)
             {
-                Products(first + at, out int count);
-                for (int row = 0; row < _rowCount; row++) _products.AsSpan(row * count, count).CopyTo(products.AsSpan((row * size) + at));
-                ReadColumns(first, size, at, count, square);
-            }
-
-            ReadOnlySpan<float> added = _hessian.Added.Slice(first, size);
-            for (int j = 0; j < size; j++) square[(j * size) + j] += added[j];
-            for (int row = 0; row < _rowCount; row++)
-            {
-                Span<float> sums = products.AsSpan(row * size, size);
-                TensorPrimitives.MultiplyAdd(_errors.AsSpan((row * _width) + first, size), added, sums, sums);
-                for (int at = 0; at < size; at += shape.BlockLength) RefitBlock((row * _width) + first + at, at, sums, square.AsSpan(0, size * size));
+                for (int at = 0; at < size; at += _shape.BlockLength) RefitBlock(panel, first, size, at, direction, direction + ((long)_shape.BlockLength * Lanes));
             }
         }
     }
 
-    /// <summary>All parameters of one block, those of sub-blocks first.</summary>
-    /// <param name="value">Index of its first value.</param>
-    /// <param name="at">Its first column among those of <paramref name="sums"/>, H e, and of <paramref name="square"/>, H.</param>
-    private void RefitBlock(int value, int at, Span<float> sums, ReadOnlySpan<float> square)
+    /// <summary>All parameters of one block in each row of a panel, those of sub-blocks first.</summary>
+    /// <param name="at">The block's first column among the <paramref name="size"/> whose sums are at hand.</param>
+    /// <param name="v">Room for a block.</param>
+    /// <param name="image">Room for H v, for all columns at hand.</param>
+    private void RefitBlock(int panel, int first, int size, int at, float* v, float* image)
     {
-        GridShape shape = _codec.Shape;
-        int size = sums.Length, subLength = shape.SubBlockLength;
-        Span<float> parameters = _parameters.AsSpan(value / shape.BlockLength * shape.ParameterCount, shape.ParameterCount);
-        Span<float> direction = stackalloc float[shape.BlockLength], image = stackalloc float[size];
-        for (int parameter = shape.ParameterCount - 1; parameter >= 0; parameter--)
+        int subLength = _shape.SubBlockLength, column = first + at, rows = Math.Min(Lanes, _rowCount - (panel * Lanes));
+        float* sums = _sums + (panel * Lanes), errors = _errors + ((((long)panel * _width) + column) * Lanes), weights = _weights + ((((long)panel * _width) + column) * Lanes);
+        Span<float> slopes = stackalloc float[Lanes], curvatures = stackalloc float[Lanes], changes = stackalloc float[Lanes];
+        for (int parameter = _shape.ParameterCount - 1; parameter >= 0; parameter--)
         {
-            float old = parameters[parameter];
-            if (float.IsNaN(_codec.Store(parameter, old))) continue;
+            if (float.IsNaN(_codec.Store(parameter, 1))) continue;
             (int firstSub, int subCount) = _codec.SubBlocksOf(parameter);
             int start = firstSub * subLength, length = subCount * subLength;
-            Span<float> v = direction[..length], local = image[..length];
-            Direction(value + start, parameter, firstSub, subCount, parameters, v);
-            parameters[parameter] = old;
-            local.Clear();
-            for (int j = 0; j < length; j++) TensorPrimitives.MultiplyAdd(square.Slice(((at + start + j) * size) + at + start, length), v[j], local, local);
-            float curvature = TensorPrimitives.Dot(v, local), slope = TensorPrimitives.Dot(v, sums.Slice(at + start, length));
-            if (!(curvature > 0)) continue;
-            float stored = _codec.Store(parameter, old + (slope / curvature)), change = stored - old;
-            if (change == 0 || !(change * ((2 * slope) - (change * curvature)) > 0)) continue;
-            parameters[parameter] = stored;
-            image.Clear();
-            for (int j = 0; j < length; j++) TensorPrimitives.MultiplyAdd(square.Slice((at + start + j) * size, size), v[j], image, image);
-            TensorPrimitives.MultiplyAdd(image, -change, sums, sums);
-            for (int sub = firstSub; sub < firstSub + subCount; sub++)
+            new Span<float>(v, length * Lanes).Clear();
+            for (int lane = 0; lane < rows; lane++) Direction((panel * Lanes) + lane, column, parameter, firstSub, subCount, v + lane);
+            float* h = _hessian.Gram + ((long)first * _width) + column + start;
+            MatrixProduct.MultiplyPanels(h, _width, size, length, v, (long)length * Lanes, Lanes, image, Lanes, accumulate: false);
+            slopes.Clear();
+            curvatures.Clear();
+            for (int i = 0; i < length; i++)
             {
-                Levels levels = _levels[(value / subLength) + sub] = _codec.GetLevels(parameters, sub);
-                for (int i = value + (sub * subLength); i < value + ((sub + 1) * subLength); i++) _errors[i] = _weights[i] - levels.Value(_codes[i]);
+                ReadOnlySpan<float> own = new(v + (i * Lanes), Lanes);
+                Span<float> own2 = new(image + ((at + start + i) * Lanes), Lanes);
+                TensorPrimitives.MultiplyAdd(own, _hessian.Added[column + start + i], own2, own2);
+                TensorPrimitives.MultiplyAdd(own, own2, curvatures, curvatures);
+                TensorPrimitives.MultiplyAdd(own, new ReadOnlySpan<float>(sums + ((long)(at + start + i) * RowStride), Lanes), slopes, slopes);
+            }
+
+            bool isChanged = false;
+            for (int lane = 0; lane < rows; lane++)
+            {
+                changes[lane] = Change(Block((panel * Lanes) + lane, column), parameter, slopes[lane], curvatures[lane]);
+                isChanged |= changes[lane] != 0;
+            }
+
+            if (!isChanged) continue;
+            for (int i = 0; i < size; i++)
+            {
+                Span<float> sum = new(sums + ((long)i * RowStride), Lanes);
+                for (int lane = 0; lane < Lanes; lane++) sum[lane] -= changes[lane] * image[(i * Lanes) + lane];
+            }
+
+            for (int lane = 0; lane < rows; lane++)
+            {
+                if (changes[lane] == 0) continue;
+                int row = (panel * Lanes) + lane;
+                Span<float> parameters = Block(row, column);
+                for (int sub = firstSub; sub < firstSub + subCount; sub++)
+                {
+                    Levels levels = _codec.GetLevels(parameters, sub);
+                    SetLevels(row, (column / subLength) + sub, levels);
+                    for (int i = sub * subLength; i < (sub + 1) * subLength; i++) errors[(i * Lanes) + lane] = weights[(i * Lanes) + lane] - levels.Value(_codes[CodeIndex(row, column + i)]);
+                }
             }
         }
     }
 
-    /// <summary>What values gain when a parameter grows by one; leaves the parameter changed.</summary>
-    private void Direction(int value, int parameter, int firstSub, int subCount, Span<float> parameters, Span<float> direction)
+    /// <summary>The parameters of the block that a column belongs to.</summary>
+    private Span<float> Block(int row, int column) =>
+        _parameters.AsSpan(((row * (_width / _shape.BlockLength)) + (column / _shape.BlockLength)) * _shape.ParameterCount, _shape.ParameterCount);
+
+    /// <summary>Gives a parameter its best stored value; returns by how much it changed.</summary>
+    private float Change(Span<float> parameters, int parameter, float slope, float curvature)
     {
-        int subLength = _codec.Shape.SubBlockLength;
+        float old = parameters[parameter];
+        if (!(curvature > 0) || float.IsNaN(old)) return 0;
+        float stored = _codec.Store(parameter, old + (slope / curvature)), change = stored - old;
+        if (change == 0 || !(change * ((2 * slope) - (change * curvature)) > 0)) return 0;
+        parameters[parameter] = stored;
+        return change;
+    }
+
+    /// <summary>What values gain when a parameter grows by one, <see cref="Lanes"/> floats apart.</summary>
+    private void Direction(int row, int column, int parameter, int firstSub, int subCount, float* direction)
+    {
+        int subLength = _shape.SubBlockLength;
+        Span<float> parameters = Block(row, column);
+        float old = parameters[parameter];
         for (int sub = 0; sub < subCount; sub++)
         {
             parameters[parameter] = 1;
             Levels one = _codec.GetLevels(parameters, firstSub + sub);
             parameters[parameter] = 0;
             Levels zero = _codec.GetLevels(parameters, firstSub + sub);
-            for (int i = sub * subLength; i < (sub + 1) * subLength; i++) direction[i] = one.Value(_codes[value + i]) - zero.Value(_codes[value + i]);
+            ref byte codes = ref _codes[CodeIndex(row, column + ((firstSub + sub) * subLength))];
+            for (int i = 0; i < subLength; i++)
+            {
+                byte code = System.Runtime.CompilerServices.Unsafe.Add(ref codes, i * Lanes);
+                direction[((sub * subLength) + i) * Lanes] = one.Value(code) - zero.Value(code);
+            }
         }
-    }
 
-    /// <summary>products = E H for the block of columns from <paramref name="column"/> on.</summary>
-    private void Products(int column, out int count)
-    {
-        MatrixProductPanels panels = _hessian.Gram[column / BlockSize];
-        count = panels.ColumnCount;
-        Multiply(_errors, panels, _width);
-    }
-
-    /// <summary>Columns <paramref name="at"/> and on of the square of H that begins at <paramref name="first"/>.</summary>
-    private void ReadColumns(int first, int size, int at, int count, float[] square)
-    {
-        MatrixProductPanels panels = _hessian.Gram[(first + at) / BlockSize];
-        for (int row = 0; row < size; row++) ReadRow(panels, first + row, square.AsSpan((row * size) + at, count));
+        parameters[parameter] = old;
     }
 }

@@ -51,7 +51,8 @@ public sealed unsafe class GptqSolver(GptqHessian hessian)
                 RowSlab rows = new(tensor, firstRow + first, width, new ReadOnlySpan<float>(values + ((long)first * width), count * width), hessian.Importance);
                 Span<byte> blocks = new(bytes + ((long)first * rowBytes), count * rowBytes);
                 SolverCatalog.RoundToNearest.Encode(rows, type, effort, blocks);
-                new GptqRows(hessian, (IBlockCodec)type, type.BytesPerBlock, rows).Solve(blocks, rowErrors.AsSpan(first, count));
+                using GptqRows solving = new(hessian, (IBlockCodec)type, type.BytesPerBlock, rows);
+                solving.Solve(blocks, rowErrors.AsSpan(first, count));
             });
         }
 

@@ -63,12 +63,12 @@ public sealed unsafe class GramMatrix
         }
     }
 
-    /// <summary>Copies row <paramref name="row"/> of the lower triangle, diagonal included: <paramref name="row"/> + 1 sums.</summary>
-    public void CopyRow(int row, Span<float> sums)
+    /// <summary>Copies row <paramref name="row"/> of the lower triangle, diagonal included: <paramref name="row"/> + 1 sums, divided by <paramref name="scale"/>.</summary>
+    public void CopyRow(int row, double scale, Span<float> sums)
     {
         int block = row / BlockSize;
         ReadOnlySpan<double> source = _blocks[block].AsSpan(checked((int)((row - (block * BlockSize)) * (long)EndOf(block))), row + 1);
-        for (int column = 0; column <= row; column++) sums[column] = (float)source[column];
+        for (int column = 0; column <= row; column++) sums[column] = (float)(source[column] / scale);
     }
 
     /// <summary>Adds sums over <paramref name="rowCount"/> rows that were made elsewhere, a row of the lower triangle at a time.</summary>

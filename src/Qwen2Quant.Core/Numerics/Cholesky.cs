@@ -22,17 +22,23 @@ public static unsafe class Cholesky
     public static bool TryFactor(float[] matrix, int n, WorkerTeam team)
     {
         if (matrix.Length < (long)n * n) throw new ArgumentException("too short", nameof(matrix));
+        fixed (float* pinned = matrix) return TryFactor(pinned, n, team);
+    }
+
+    /// <summary>As the overload with an array.</summary>
+    public static bool TryFactor(float* h, int n, WorkerTeam team)
+    {
         MatrixProductPanels rows = new(0, 0), inverse = new(0, 0);
         double[] triangle = new double[BlockSize * BlockSize];
         double[] inverted = new double[BlockSize * BlockSize];
         float[] updated = new float[(long)n * BlockSize];
-        fixed (float* pinnedMatrix = matrix, pinnedSums = updated)
+        fixed (float* pinnedSums = updated)
         {
-            float* h = pinnedMatrix, sums = pinnedSums;
+            float* sums = pinnedSums;
             for (int first = (n - 1) / BlockSize * BlockSize; first >= 0; first -= BlockSize)
             {
                 int size = Math.Min(BlockSize, n - first), end = first + size, depth = n - end;
-                Pack(rows, size, depth, row => matrix.AsSpan((int)(((long)(first + row) * n) + end), depth));
+                Pack(rows, size, depth, row => new ReadOnlySpan<float>(h + ((long)(first + row) * n) + end, depth));
                 Update(h, sums, rows, n, first, size, depth, team);
                 if (!FactorTriangle(sums, h, n, first, size, triangle)) return false;
                 Invert(triangle, inverted, size);

@@ -98,7 +98,7 @@ internal sealed class GramFile : IDisposable
         float[] sums = new float[gram.Width];
         for (int row = 0; row < gram.Width; row++)
         {
-            gram.CopyRow(row, sums);
+            gram.CopyRow(row, 1, sums);
             ReadOnlySpan<byte> bytes = MemoryMarshal.AsBytes(sums.AsSpan(0, row + 1));
             target.Write(byteOffset, bytes);
             byteOffset += bytes.Length;

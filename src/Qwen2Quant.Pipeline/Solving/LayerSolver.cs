@@ -41,7 +41,7 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
 
         foreach (IGrouping<int, SolvedTarget> group in targets.GroupBy(target => GptqSolver.GranuleLength(target.Type)).OrderBy(group => group.Key))
         {
-            GptqHessian hessian = Factor(group.First(), gram, group.Key);
+            using GptqHessian hessian = Factor(group.First(), gram, group.Key);
             foreach (SolvedTarget target in group)
             {
                 GptqErrors errors = default;

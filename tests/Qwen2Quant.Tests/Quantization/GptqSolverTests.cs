@@ -28,7 +28,7 @@ public sealed class GptqSolverTests
         BlockType type = BlockData.Block(name);
         float[] weights = BlockData.Values(rowCount * Width);
         GramMatrix gram = Gram(Activations(700));
-        GptqHessian hessian = new(name, gram, 1, new GptqOptions { ActivationOrder = false, DescentPasses = 0 }, Team);
+        GptqHessian hessian = new(name, gram, 1, new GptqOptions { Damping = 0.01, Shrinkage = 0, ActivationOrder = false, DescentPasses = 0 }, Team);
         byte[] encoded = new byte[type.ByteCount(weights.Length)];
         new GptqSolver(hessian).Solve(new RowSlab(name, 0, Width, weights), type, Effort.Fast, encoded, Team);
         byte[] fitted = BlockData.Encode(type, weights, Width, hessian.Importance, Effort.Fast);
@@ -128,7 +128,7 @@ public sealed class GptqSolverTests
             ElementType type = BlockData.Block(name);
             foreach (double damping in new[] { 0, 0.01 })
             {
-                GptqHessian hessian = new(name, gram, GptqSolver.GranuleLength(type), new GptqOptions { Damping = damping }, Team);
+                GptqHessian hessian = new(name, gram, GptqSolver.GranuleLength(type), new GptqOptions { Damping = damping, Shrinkage = 0 }, Team);
                 Assert.InRange(hessian.Damping, Math.Max(damping, 1e-6), 1);
                 byte[] encoded = new byte[type.ByteCount(weights.Length)];
                 GptqErrors errors = new GptqSolver(hessian).Solve(new RowSlab(name, 0, Width, weights), type, Effort.Fast, encoded, Team);
