@@ -229,7 +229,7 @@ internal sealed class SolvedTensors : ITensorSource
             : found.Source != expected.Source ? "the source was another, or has changed"
             : found.Types != expected.Types ? "other types"
             : found.Calibration != expected.Calibration ? "other calibration text or windows"
-            : $"{found.Options} instead of {expected.Options}";
+            : string.Join("; ", found.Options.Split(", ").Zip(expected.Options.Split(", ")).Where(pair => pair.First != pair.Second).Select(pair => $"{pair.First} instead of {pair.Second}"));
         return new QuantException(ErrorKind.Usage, "--resume cannot go on: the interrupted run had other settings") { Path = folder, Found = what, Remedy = "Repeat its options, or leave --resume out to start again." };
     }
 }
