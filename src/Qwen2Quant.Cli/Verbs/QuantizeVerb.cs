@@ -2,8 +2,6 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
-using Qwen2Quant.Formats.Safetensors;
-using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
@@ -45,8 +43,6 @@ internal static class QuantizeVerb
             "quantize Qwen/Qwen2-7B-Instruct --to gguf:Q8_0 --out qwen2-7b-Q8_0.gguf --validate wiki.test.raw --fail-above mean_kld=0.01",
             "quantize ./Qwen2-0.5B --to gguf:Q4_K_M --out qwen2.gguf --dry-run",
             "quantize Qwen/Qwen2-7B --to gguf:IQ2_M --out qwen2-7b-IQ2_M.gguf --imatrix imatrix.gguf",
-            "quantize Qwen/Qwen2-7B-Instruct --to gguf:Q4_K_M --method gptq --calibration chats.txt --out qwen2-7b-Q4_K_M.gguf",
-            "quantize Qwen/Qwen2-7B-Instruct --to gptq:w4g128 --out qwen2-7b-gptq",
             "quantize qwen2-7b-BF16.gguf --to gguf --recipe mine.json --out qwen2-7b-mine.gguf");
         verb.Arguments.Add(model);
         verb.Options.Add(output);
@@ -58,8 +54,8 @@ internal static class QuantizeVerb
         verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            GptqScheme? packed = recipes.ReadGptq(session);
-            Recipe? recipe = packed is null ? recipes.ReadRecipe(session) : null;
+            Recipe recipe = recipes.ReadRecipe(session);
+            QuantizationOptions quantization = recipes.Read(session);
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
             string? textArgument = session.Parsed.GetValue(validate);
             if (textArgument is null && (session.Get(failAbove)?.Length > 0 || session.Get(failBelow)?.Length > 0))
@@ -71,14 +67,12 @@ internal static class QuantizeVerb
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             // Before statistics are collected, which takes longest.
-            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), packed is null ? OutputKind.File : OutputKind.Folder, session.Get(force), [], plannedBytes: 0);
+            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), OutputKind.File, session.Get(force), [], plannedBytes: 0);
             Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
-            GptqJob? gptq = importance.ReadGptq(session, packed, windows, chosen);
-            Importance? weights = importance.Read(session, gptq is not null, source, windows, session.Get(strict), session.Get(dryRun));
-            ConversionPlan plan = packed is null
-                ? GgufPlanner.PlanQuantization(source, recipe!, recipes.Read(session) with { IsSolved = gptq is not null, Importance = weights }, session.Get(output), session.Context)
-                : GptqPlanner.Plan(source, packed, gptq?.Options, recipes.AllowsRequantize(session), session.Get(output), SafetensorsPlan.DefaultShardBytes, session.Context) with { Importance = weights };
-            ConversionOptions options = new(packed?.Name ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
+            GptqJob? gptq = importance.ReadGptq(session, windows, chosen);
+            quantization = quantization with { IsSolved = gptq is not null, Importance = importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)) };
+            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, quantization, session.Get(output), session.Context);
+            ConversionOptions options = new(RecipeOptionSet.SchemeOf(recipe), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();
             if (text is not null && !report.DryRun)

@@ -26,19 +26,6 @@ internal sealed class RecipeOptionSet
         foreach (Option option in new Option[] { _to, _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _tensorType, _allowRequantize, _keepSplit, _overrideKv }) command.Options.Add(option);
     }
 
-    /// <summary>The GPTQ checkpoint that <c>--to</c> names; null for other schemes.</summary>
-    /// <exception cref="QuantException">Usage: no such scheme, or an option that belongs to GGUF.</exception>
-    public GptqScheme? ReadGptq(Session session)
-    {
-        GptqScheme? scheme = GptqScheme.Parse(session.Get(_to), session.Get(_tensorType) ?? []);
-        if (scheme is null) return null;
-        Option? foreign = new Option[] { _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _keepSplit, _overrideKv }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false });
-        if (foreign is null) return scheme;
-        throw new QuantException(ErrorKind.Usage, $"{foreign.Name} belongs to gguf schemes") { Found = scheme.Name, Remedy = "Leave it out." };
-    }
-
-    public bool AllowsRequantize(Session session) => session.Get(_allowRequantize);
-
     /// <summary>The recipe that <c>--to</c> or <c>--recipe</c> names.</summary>
     public Recipe ReadRecipe(Session session)
     {

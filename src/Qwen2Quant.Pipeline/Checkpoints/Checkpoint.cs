@@ -2,7 +2,6 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
-using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
@@ -17,9 +16,6 @@ namespace Qwen2Quant.Pipeline.Checkpoints;
 /// </summary>
 public sealed class Checkpoint : IDisposable
 {
-    /// <summary>Where GPTQ checkpoints repeat, and older ones have, what config.json says in <c>quantization_config</c>.</summary>
-    internal const string QuantizeConfigName = "quantize_config.json";
-
     private readonly IFileLayer _files;
     private readonly Lazy<TokenizerDefinition> _tokenizer;
     private readonly Dictionary<string, FileIdentity> _identities;
@@ -64,7 +60,7 @@ public sealed class Checkpoint : IDisposable
     /// <summary>What the container is, for people.</summary>
     public string ContainerName => Gguf is { } gguf
         ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"
-        : $"{(Raw is PackedSource ? "GPTQ in " : "")}safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}";
+        : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}";
 
     /// <summary>The files of weights with their lengths and times: equal when the weights are.</summary>
     internal string Identity => string.Join('\n', _identities.Select(pair => string.Create(
@@ -145,22 +141,14 @@ public sealed class Checkpoint : IDisposable
 
         byte[] configJson = files.ReadAllBytes(configPath, context.Limits.JsonFileBytes);
         Qwen2Config config = Qwen2Config.ParseJson(configJson, configPath, context.Limits);
-        GptqConfig? packing = config.QuantizationMethod == "gptq" ? GptqConfig.Parse(configJson, configPath) : null;
-        if (config.QuantizationMethod is null && names.Contains(QuantizeConfigName))
-        {
-            // Older GPTQ checkpoints say it there alone.
-            string path = Path.Combine(folder, QuantizeConfigName);
-            packing = GptqConfig.Parse(files.ReadAllBytes(path, context.Limits.JsonFileBytes), path);
-        }
-
-        if (config.QuantizationMethod is not null && packing is null)
+        if (config.QuantizationMethod is not null)
         {
             throw new QuantException(ErrorKind.Unsupported, "the weights are packed already")
             {
                 Rule = PipelineRules.SourceNotQuantized,
                 Path = configPath,
                 Found = config.QuantizationMethod,
-                Expected = "gptq, or F32, F16 or BF16 weights",
+                Expected = "F32, F16 or BF16 weights",
                 Remedy = "Use the model that this one was quantized from.",
             };
         }
@@ -170,27 +158,13 @@ public sealed class Checkpoint : IDisposable
             ? GenerationConfig.ParseJson(files.ReadAllBytes(generationPath, context.Limits.JsonFileBytes), generationPath, context.Limits)
             : null;
         SafetensorsCheckpoint weights = OpenWeights(location, files, context);
-        ITensorSource raw = packing is null ? weights : Packed(weights, packing, folder);
-        return Canonical(raw, config, folder, view => new Checkpoint(
-            location, files, [.. weights.Files.Select(file => file.Path)], config, raw, view,
+        return Canonical(weights, config, folder, view => new Checkpoint(
+            location, files, [.. weights.Files.Select(file => file.Path)], config, weights, view,
             () => TokenizerFolder.Load(files, folder, context.Limits).WithFallbackIds(config.EosTokenIds.Count > 0 ? config.EosTokenIds[0] : null, config.PadTokenId, config.BosTokenId))
         {
             Generation = generation,
             CompanionNames = [.. names.Where(CompanionFiles.IsCompanion)],
         });
-    }
-
-    private static PackedSource Packed(SafetensorsCheckpoint weights, GptqConfig packing, string folder)
-    {
-        try
-        {
-            return new PackedSource(weights, packing, folder);
-        }
-        catch
-        {
-            weights.Dispose();
-            throw;
-        }
     }
 
     /// <summary>Opens the safetensors files of a folder location, without its configuration.</summary>

@@ -1,7 +1,6 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
-using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Publishing;
 
@@ -16,24 +15,12 @@ public sealed record PlanItem(int FileIndex, PlannedTensor Target, ElementType R
 {
     public string Name => Target.Tensor.Name;
 
-    /// <summary>Where it goes in a layout of several tensors; null where its rows lie as they are encoded. <see cref="Target"/> then is the whole matrix as it reads, in no file.</summary>
-    public PackedPlace? Packing { get; init; }
-
-    /// <summary>Bytes that it takes in the output.</summary>
-    public long StoredBytes => Packing?.Matrix.ByteLength ?? Target.Tensor.ByteLength;
-
     /// <summary>True when the bytes are taken over as they are.</summary>
     public bool IsCopy => Parts.All(part => ReferenceEquals(part.Type, Target.Tensor.Type));
 
     /// <summary>True when values that were rounded once are rounded again.</summary>
     public bool IsRequantized => Target.Tensor.Type.IsQuantized && !IsCopy && Parts.Any(part => part.Type.IsQuantized);
 }
-
-/// <summary>A tensor in one of the plan's files.</summary>
-public sealed record TensorPlace(int FileIndex, PlannedTensor Tensor);
-
-/// <summary>A packed matrix and the places of its tensors, in the layout's order.</summary>
-public sealed record PackedPlace(GptqMatrix Matrix, IReadOnlyList<TensorPlace> Places);
 
 /// <summary>A small file of an output folder, known at plan time.</summary>
 public sealed record CompanionFile(string Name, byte[] Bytes);
@@ -69,5 +56,5 @@ public sealed record ConversionPlan
     public long ValueCount => Items.Sum(item => item.Target.Tensor.Shape.ValueCount);
 
     /// <summary>Bits of tensor data for each weight.</summary>
-    public double BitsPerWeight => 8.0 * Items.Sum(item => item.StoredBytes) / ValueCount;
+    public double BitsPerWeight => 8.0 * Items.Sum(item => item.Target.Tensor.ByteLength) / ValueCount;
 }

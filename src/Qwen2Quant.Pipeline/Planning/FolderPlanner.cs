@@ -48,7 +48,7 @@ public static class FolderPlanner
         }
 
         ElementType matrices = tensors.First(tensor => tensor.Output.Shape.Rank >= 2).Output.Type;
-        List<CompanionFile> companions = [new("config.json", Config(source, matrices, null, context)), .. Companions(source, context)];
+        List<CompanionFile> companions = [new("config.json", Config(source, matrices, context)), .. Companions(source, context)];
         companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme, Conversion.Version, items)));
         if (plan.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, plan.Index));
         return new ConversionPlan
@@ -62,23 +62,19 @@ public static class FolderPlanner
         };
     }
 
-    /// <summary>The source's configuration, or one made of a GGUF file, for weights of another type.</summary>
-    /// <param name="quantization">What <c>quantization_config</c> says of the output; null for plain weights.</param>
-    internal static byte[] Config(Checkpoint source, ElementType type, JsonObject? quantization, RunContext context)
+    private static byte[] Config(Checkpoint source, ElementType type, RunContext context)
     {
         byte[] json = source.ReadCompanion("config.json", context) ?? source.Config.ToJson();
         JsonObject config = JsonNode.Parse(json)!.AsObject();
         if (config.ContainsKey("dtype")) config["dtype"] = TorchNames[type.Name];
         if (config.ContainsKey("torch_dtype") || !config.ContainsKey("dtype")) config["torch_dtype"] = TorchNames[type.Name];
-        config.Remove("quantization_config");
-        if (quantization is not null) config["quantization_config"] = quantization.DeepClone();
         ArrayBufferWriter<byte> buffer = new();
         using (Utf8JsonWriter writer = new(buffer, new JsonWriterOptions { Indented = true, NewLine = "\n" })) config.WriteTo(writer);
         buffer.Write("\n"u8);
         return buffer.WrittenSpan.ToArray();
     }
 
-    internal static IEnumerable<CompanionFile> Companions(Checkpoint source, RunContext context)
+    private static IEnumerable<CompanionFile> Companions(Checkpoint source, RunContext context)
     {
         if (source.Gguf is null)
         {

@@ -138,7 +138,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             item.Target.Tensor.Type.Name,
             item.RequestedType.Name,
             item.Target.Tensor.Shape.Dimensions.ToArray(),
-            item.StoredBytes,
+            item.Target.Tensor.ByteLength,
             sums?.Rmse,
             sums?.RelativeError,
             item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",

@@ -29,7 +29,6 @@ internal sealed class ConversionRunner
     private readonly RunContext _context;
     private readonly List<Slab> _slabs;
     private readonly ulong[] _checksums;
-    private readonly PackedWriter _packed = new();
 
     public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, Effort effort, RunContext context)
     {
@@ -50,7 +49,7 @@ internal sealed class ConversionRunner
         Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
         {
             Slab slab = _slabs[index];
-            sums[index] = Encode(slab, index, files, buffers);
+            sums[index] = Encode(slab, index, files[slab.Item.FileIndex], buffers);
             progress.Advance(slab.TargetBytes);
         }, _context.Cancellation);
 
@@ -102,7 +101,7 @@ internal sealed class ConversionRunner
         return slabs;
     }
 
-    private ErrorSums Encode(Slab slab, int index, IReadOnlyList<IWriteFile> files, Buffers buffers)
+    private ErrorSums Encode(Slab slab, int index, IWriteFile file, Buffers buffers)
     {
         ElementType target = slab.Item.Target.Tensor.Type;
         int rowLength = checked((int)slab.Part.Shape.RowLength);
@@ -128,13 +127,6 @@ internal sealed class ConversionRunner
         _checksums[index] = SlabChecksum.Compute(encoded);
         try
         {
-            if (slab.Item.Packing is not null)
-            {
-                _packed.Add(slab.Item, slab.TargetOffset, encoded, files);
-                return sums;
-            }
-
-            IWriteFile file = files[slab.Item.FileIndex];
             file.Write(slab.TargetOffset, encoded);
             // The disk works while later slabs are encoded, and the flush at the end finds little to do.
             file.StartWriteBack(slab.TargetOffset, encoded.Length);
