@@ -87,7 +87,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         using Checkpoint reopened = Checkpoint.Open(plan.IsFolder ? output.TemporaryPath : output.PathOf(plan.Files[0].Name), context);
         foreach (PlanItem item in plan.Items)
         {
-            TensorEntry? entry = reopened.Raw.Find(item.Name);
+            TensorEntry? entry = reopened.Raw.FindStored(item.Name);
             OutputTensor expected = item.Target.Tensor;
             if (entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset) continue;
             throw new QuantException(ErrorKind.Verification, "the output does not read back as planned")
@@ -122,7 +122,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         item.Target.Tensor.Type.Name,
         item.RequestedType.Name,
         item.Target.Tensor.Shape.Dimensions.ToArray(),
-        item.Target.Tensor.ByteLength,
+        item.ByteLength,
         sums?.Rmse,
         sums?.RelativeError,
         item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",
