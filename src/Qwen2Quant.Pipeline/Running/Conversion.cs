@@ -114,7 +114,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         _watch.Elapsed.TotalSeconds,
         Process.GetCurrentProcess().PeakWorkingSet64,
         options.DryRun,
-        [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.Name)))],
+        [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.ImportanceOf?.Name ?? item.Name)))],
         context.Events.Events);
 
     private static TensorReport Report(PlanItem item, ErrorSums? sums, long? tokensSeen) => new(

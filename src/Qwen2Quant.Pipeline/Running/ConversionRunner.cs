@@ -109,7 +109,8 @@ internal sealed class ConversionRunner
             for (int partIndex = 0; partIndex < item.Parts.Count; partIndex++)
             {
                 TensorEntry part = item.Parts[partIndex];
-                ReadOnlyMemory<float> importance = plan.Importance?.Weights(item.Name, partIndex, item.Parts.Count) ?? default;
+                (string Name, int Part, int PartCount) of = item.ImportanceOf ?? (item.Name, partIndex, item.Parts.Count);
+                ReadOnlyMemory<float> importance = plan.Importance?.Weights(of.Name, of.Part, of.PartCount) ?? default;
                 long rowLength = part.Shape.RowLength;
                 long sourceRowBytes = part.Type.ByteCount(rowLength);
                 long targetRowBytes = item.Target.Tensor.Type.ByteCount(rowLength);
