@@ -1,5 +1,6 @@
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model;
 
@@ -24,7 +25,7 @@ public sealed record GenerationConfig
 
     public static GenerationConfig ParseJson(ReadOnlySpan<byte> utf8, string path, Limits limits)
     {
-        ConfigJson json = ConfigJson.Parse(utf8, path, limits);
+        ConfigJson json = ConfigJson.Parse(utf8, path, limits, ModelRules.Json);
         GenerationConfig config = new()
         {
             EosTokenIds = json.Integers("eos_token_id") ?? [],

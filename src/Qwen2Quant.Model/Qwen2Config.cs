@@ -1,4 +1,5 @@
 using Qwen2Quant.Core;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model;
 
@@ -94,7 +95,7 @@ public sealed record Qwen2Config
     public static Qwen2Config ParseJson(ReadOnlySpan<byte> utf8, string path) => ParseJson(utf8, path, Limits.Default);
 
     public static Qwen2Config ParseJson(ReadOnlySpan<byte> utf8, string path, Limits limits) =>
-        Qwen2ConfigReader.Read(ConfigJson.Parse(utf8, path, limits), path, limits);
+        Qwen2ConfigReader.Read(ConfigJson.Parse(utf8, path, limits, ModelRules.Json), path, limits);
 
     /// <summary>config.json of this model, UTF-8, keys in Transformers' order.</summary>
     public byte[] ToJson() => Qwen2ConfigWriter.Write(this);

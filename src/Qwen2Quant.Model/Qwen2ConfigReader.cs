@@ -1,5 +1,6 @@
 using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 
 namespace Qwen2Quant.Model;
 

@@ -4,6 +4,7 @@ using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Solving;
@@ -18,7 +19,7 @@ internal sealed class ImportanceOptionSet
     private readonly Option<string?> _imatrix = new("--imatrix") { Description = "Importance matrix of llama-imatrix or calibrate, GGUF or .dat: errors in columns with large inputs weigh more", HelpName = "FILE" };
     private readonly Option<string?> _calibration = new("--calibration") { Description = "Collect the importance on a text first: " + ModelOptions.TextHelp, HelpName = "TEXT" };
     private readonly CalibrationOptionSet _windows = new();
-    private readonly Option<string> _method = new("--method") { Description = "How codes are chosen: each by itself (rtn), or so that they make up for one another's errors on a calibration text (gptq)", HelpName = "rtn|gptq", DefaultValueFactory = _ => "rtn" };
+    private readonly Option<string?> _method = new("--method") { Description = "How codes are chosen: each by itself (rtn), or so that they make up for one another's errors on a calibration text (gptq) [default: gptq for gptq: schemes, else rtn]", HelpName = "rtn|gptq" };
     private readonly Option<double> _damping = new("--damping") { Description = "gptq: what is added to the Hessian's diagonal, as a share of its mean", HelpName = "SHARE", DefaultValueFactory = _ => new GptqOptions().Damping };
     private readonly Option<double> _shrinkage = new("--shrinkage") { Description = "gptq: what is added to each element of the Hessian's diagonal, as a share of it", HelpName = "SHARE", DefaultValueFactory = _ => new GptqOptions().Shrinkage };
     private readonly Option<bool> _allExperts = new("--all-experts") { Description = "gptq: show every token to every expert of a mixture" };
@@ -38,10 +39,10 @@ internal sealed class ImportanceOptionSet
     /// <param name="windows">Gives the length of windows, and their sampling when that was said.</param>
     /// <param name="strict">Refuses experts that saw no tokens.</param>
     /// <param name="dryRun">Collects nothing: only what the plan needs to know is there.</param>
-    public Importance? Read(Session session, Checkpoint source, WindowOptionSet windows, bool strict, bool dryRun)
+    public Importance? Read(Session session, bool isGptq, Checkpoint source, WindowOptionSet windows, bool strict, bool dryRun)
     {
         // What gptq collects is more, and collected on its way.
-        string? path = session.Parsed.GetValue(_imatrix), text = IsGptq(session) ? null : session.Parsed.GetValue(_calibration);
+        string? path = session.Parsed.GetValue(_imatrix), text = isGptq ? null : session.Parsed.GetValue(_calibration);
         ImportanceFilter filter = new(session.Get(_include) ?? [], session.Get(_exclude) ?? []);
         if (path is not null && text is not null) throw new QuantException(ErrorKind.Usage, "--imatrix and --calibration exclude one another");
         if (filter is { Include.Count: > 0, Exclude.Count: > 0 }) throw new QuantException(ErrorKind.Usage, "--include-weights and --exclude-weights exclude one another");
@@ -57,15 +58,19 @@ internal sealed class ImportanceOptionSet
 
     /// <summary>What GPTQ needs; null for other methods.</summary>
     /// <exception cref="QuantException">Usage: an option is out of range, or has no meaning for the method.</exception>
-    public GptqJob? ReadGptq(Session session, WindowOptionSet windows, Effort effort)
+    /// <param name="scheme">The GPTQ checkpoint that is asked for, or null.</param>
+    public GptqJob? ReadGptq(Session session, GptqScheme? scheme, WindowOptionSet windows, Effort effort)
     {
-        if (!IsGptq(session))
+        string method = session.Parsed.GetValue(_method) ?? (scheme is null ? SolverCatalog.RoundToNearest.Name : GptqSolver.Name);
+        if (method != GptqSolver.Name)
         {
+            if (scheme is { Order: not GptqOrder.Natural }) throw new QuantException(ErrorKind.Usage, $"{method} visits columns in no order") { Found = scheme.ToString(), Remedy = "Leave -actorder and -descact out." };
             Option? foreign = new Option[] { _damping, _shrinkage, _allExperts, _statistics, _resume }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false });
             if (foreign is null) return null;
             throw new QuantException(ErrorKind.Usage, $"{foreign.Name} belongs to --method gptq") { Remedy = "Add --method gptq, or leave it out." };
         }
 
+        if (scheme is { Order: GptqOrder.PermutedGroups }) throw new QuantException(ErrorKind.Unsupported, "permuted groups (desc_act) are read, not solved for") { Found = scheme.ToString(), Remedy = "Use -actorder: the same order of columns, with groups that every reader knows." };
         double damping = session.Get(_damping);
         if (!(damping >= 0 && damping <= 1)) throw new QuantException(ErrorKind.Usage, "--damping is out of range") { Found = damping.ToString(CultureInfo.InvariantCulture), Expected = "0 to 1" };
         if (effort == Effort.Reference) throw new QuantException(ErrorKind.Usage, "--effort reference is the path of llama.cpp's encoders, which --method gptq leaves") { Remedy = "Use --effort fast, normal or high." };
@@ -80,10 +85,8 @@ internal sealed class ImportanceOptionSet
 
         if (argument is null && statistics is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
         EvaluationText? text = statistics is null ? EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput()) : null;
-        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage }, session.Get(_allExperts), session.Get(_resume));
+        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage, ActivationOrder = scheme is not { Order: GptqOrder.Natural } }, session.Get(_allExperts), session.Get(_resume));
     }
-
-    private bool IsGptq(Session session) => session.Get(_method) == GptqSolver.Name;
 
     private Imatrix Collect(Session session, Checkpoint source, string argument, WindowOptionSet windows, bool dryRun)
     {

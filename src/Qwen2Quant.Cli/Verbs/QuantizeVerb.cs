@@ -2,6 +2,8 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
@@ -28,6 +30,7 @@ internal static class QuantizeVerb
             DefaultValueFactory = _ => "normal",
         };
         effort.AcceptOnlyFromAmong("reference", "fast", "normal", "high");
+        Option<string?> shardSize = new("--max-shard-size") { Description = "Most bytes of tensors in one safetensors file, for example 5GB or 500MB; 5GB if not given", HelpName = "SIZE" };
         Option<bool> force = ModelOptions.Force();
         Option<bool> strict = ModelOptions.Strict();
         Option<bool> dryRun = ModelOptions.DryRun();
@@ -43,18 +46,23 @@ internal static class QuantizeVerb
             "quantize Qwen/Qwen2-7B-Instruct --to gguf:Q8_0 --out qwen2-7b-Q8_0.gguf --validate wiki.test.raw --fail-above mean_kld=0.01",
             "quantize ./Qwen2-0.5B --to gguf:Q4_K_M --out qwen2.gguf --dry-run",
             "quantize Qwen/Qwen2-7B --to gguf:IQ2_M --out qwen2-7b-IQ2_M.gguf --imatrix imatrix.gguf",
+            "quantize Qwen/Qwen2-7B --to gguf:Q4_K_M --method gptq --calibration chats.txt --out qwen2-7b-Q4_K_M.gguf",
+            "quantize Qwen/Qwen2-7B --to gptq:w4g128 --out qwen2-7b-gptq",
             "quantize qwen2-7b-BF16.gguf --to gguf --recipe mine.json --out qwen2-7b-mine.gguf");
         verb.Arguments.Add(model);
         verb.Options.Add(output);
         recipes.AddTo(verb);
-        foreach (Option option in new Option[] { effort, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { effort, shardSize, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
         importance.AddTo(verb);
         windows.AddTo(verb);
         verb.Options.Add(ModelOptions.Memory);
         verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            Recipe recipe = recipes.ReadRecipe(session);
+            GptqScheme? packed = recipes.ReadGptq(session);
+            Recipe? recipe = packed is null ? recipes.ReadRecipe(session) : null;
+            if (packed is null && session.Parsed.GetValue(shardSize) is not null) throw new QuantException(ErrorKind.Usage, $"{shardSize.Name} has no meaning for GGUF files") { Remedy = "Leave it out." };
+            long maxShardBytes = session.Parsed.GetValue(shardSize) is { } size ? Sizes.Parse(size, shardSize.Name) : SafetensorsPlan.DefaultShardBytes;
             QuantizationOptions quantization = recipes.Read(session);
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
             string? textArgument = session.Parsed.GetValue(validate);
@@ -67,12 +75,14 @@ internal static class QuantizeVerb
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             // Before statistics are collected, which takes longest.
-            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), OutputKind.File, session.Get(force), [], plannedBytes: 0);
+            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), packed is null ? OutputKind.File : OutputKind.Folder, session.Get(force), [], plannedBytes: 0);
             Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
-            GptqJob? gptq = importance.ReadGptq(session, windows, chosen);
-            quantization = quantization with { IsSolved = gptq is not null, Importance = importance.Read(session, source, windows, session.Get(strict), session.Get(dryRun)) };
-            ConversionPlan plan = GgufPlanner.PlanQuantization(source, recipe, quantization, session.Get(output), session.Context);
-            ConversionOptions options = new(RecipeOptionSet.SchemeOf(recipe), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
+            GptqJob? gptq = importance.ReadGptq(session, packed, windows, chosen);
+            quantization = quantization with { IsSolved = gptq is not null, Importance = importance.Read(session, gptq is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
+            ConversionPlan plan = packed is null
+                ? GgufPlanner.PlanQuantization(source, recipe!, quantization, session.Get(output), session.Context)
+                : GptqPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);
+            ConversionOptions options = new(packed?.ToString() ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();
             if (text is not null && !report.DryRun)

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
 
@@ -10,7 +11,7 @@ internal sealed class RecipeOptionSet
 {
     private const string GgufPrefix = "gguf:", GgufAlone = "gguf";
 
-    private readonly Option<string> _to = new("--to") { Description = "Scheme of the output, for example gguf:Q4_K_M (or gguf with --recipe); `types` lists them", HelpName = "SCHEME", Required = true };
+    private readonly Option<string> _to = new("--to") { Description = "Scheme of the output, for example gguf:Q4_K_M (or gguf with --recipe) or gptq:w4g128; `types` lists them", HelpName = "SCHEME", Required = true };
     private readonly Option<string?> _recipe = new("--recipe") { Description = "Take the types from a recipe file; `types --recipe NAME` prints one to start from", HelpName = "FILE" };
     private readonly Option<bool> _pure = new("--pure") { Description = "The scheme's plain type for every matrix, no mixture" };
     private readonly Option<string?> _outputType = new("--output-type") { Description = "Type of the output matrix", HelpName = "TYPE" };
@@ -26,6 +27,19 @@ internal sealed class RecipeOptionSet
         foreach (Option option in new Option[] { _to, _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _tensorType, _allowRequantize, _keepSplit, _overrideKv }) command.Options.Add(option);
     }
 
+    /// <summary>The GPTQ scheme that <c>--to</c> names, or null.</summary>
+    /// <exception cref="QuantException">The scheme is none, or an option has no meaning for it.</exception>
+    public GptqScheme? ReadGptq(Session session)
+    {
+        if (GptqScheme.Parse(session.Get(_to)) is not { } scheme) return null;
+        foreach (Option option in new Option[] { _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _tensorType, _keepSplit, _overrideKv })
+        {
+            if (session.Parsed.GetResult(option) is { Implicit: false }) throw new QuantException(ErrorKind.Usage, $"{option.Name} has no meaning for {scheme}") { Remedy = "Leave it out." };
+        }
+
+        return scheme;
+    }
+
     /// <summary>The recipe that <c>--to</c> or <c>--recipe</c> names.</summary>
     public Recipe ReadRecipe(Session session)
     {
@@ -37,7 +51,7 @@ internal sealed class RecipeOptionSet
             throw new QuantException(ErrorKind.Usage, "there is no such scheme")
             {
                 Found = scheme,
-                Expected = string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe))),
+                Expected = $"{GptqScheme.Forms}; {string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe)))}",
             };
         }
 

@@ -30,6 +30,12 @@ public interface ITensorSource : IDisposable
     /// <summary>The tensor of that name, or null.</summary>
     TensorEntry? Find(string name);
 
+    /// <summary>
+    /// The tensor by the codes that the container holds, or null: as <see cref="Find"/>, save that a matrix whose columns the container permutes is here rows of
+    /// its blocks, as <see cref="IScatteredTarget"/> wrote them, where <see cref="Find"/> gives decoded values in the order of the columns.
+    /// </summary>
+    TensorEntry? FindStored(string name) => Find(name);
+
     /// <summary>Fills <paramref name="destination"/> with bytes of <paramref name="entry"/> from <paramref name="byteOffset"/> (within the tensor) on.</summary>
     void ReadRaw(TensorEntry entry, long byteOffset, Span<byte> destination);
 }

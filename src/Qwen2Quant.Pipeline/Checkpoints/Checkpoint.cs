@@ -2,6 +2,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
@@ -60,7 +61,7 @@ public sealed class Checkpoint : IDisposable
     /// <summary>What the container is, for people.</summary>
     public string ContainerName => Gguf is { } gguf
         ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"
-        : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}";
+        : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}{(Raw is GptqCheckpoint gptq ? $", GPTQ v{(gptq.Settings.IsV2 ? 2 : 1)}" : "")}";
 
     /// <summary>The files of weights with their lengths and times: equal when the weights are.</summary>
     internal string Identity => string.Join('\n', _identities.Select(pair => string.Create(
@@ -141,25 +142,14 @@ public sealed class Checkpoint : IDisposable
 
         byte[] configJson = files.ReadAllBytes(configPath, context.Limits.JsonFileBytes);
         Qwen2Config config = Qwen2Config.ParseJson(configJson, configPath, context.Limits);
-        if (config.QuantizationMethod is not null)
-        {
-            throw new QuantException(ErrorKind.Unsupported, "the weights are packed already")
-            {
-                Rule = PipelineRules.SourceNotQuantized,
-                Path = configPath,
-                Found = config.QuantizationMethod,
-                Expected = "F32, F16 or BF16 weights",
-                Remedy = "Use the model that this one was quantized from.",
-            };
-        }
-
+        PackedSource? packed = PackedSource.Find(config, configJson, folder, names, files, context);
         string generationPath = Path.Combine(folder, "generation_config.json");
         GenerationConfig? generation = names.Contains("generation_config.json")
             ? GenerationConfig.ParseJson(files.ReadAllBytes(generationPath, context.Limits.JsonFileBytes), generationPath, context.Limits)
             : null;
         SafetensorsCheckpoint weights = OpenWeights(location, files, context);
-        return Canonical(weights, config, folder, view => new Checkpoint(
-            location, files, [.. weights.Files.Select(file => file.Path)], config, weights, view,
+        return Canonical(packed is null ? weights : packed.Open(weights, folder), config, folder, (raw, view) => new Checkpoint(
+            location, files, [.. weights.Files.Select(file => file.Path)], config, raw, view,
             () => TokenizerFolder.Load(files, folder, context.Limits).WithFallbackIds(config.EosTokenIds.Count > 0 ? config.EosTokenIds[0] : null, config.PadTokenId, config.BosTokenId))
         {
             Generation = generation,
@@ -189,16 +179,16 @@ public sealed class Checkpoint : IDisposable
             throw;
         }
 
-        return Canonical(gguf, config, location.Path, view => new Checkpoint(
+        return Canonical(gguf, config, location.Path, (_, view) => new Checkpoint(
             location, files, [.. gguf.Parts.Select(part => part.Path)], config, gguf, view,
             () => GgufTokenizerMetadata.Read(gguf.Metadata, config.VocabSize, location.Path)));
     }
 
-    private static Checkpoint Canonical(ITensorSource source, Qwen2Config config, string path, Func<CanonicalView, Checkpoint> create)
+    private static Checkpoint Canonical(ITensorSource source, Qwen2Config config, string path, Func<ITensorSource, CanonicalView, Checkpoint> create)
     {
         try
         {
-            return create(CanonicalView.Over(source, TensorCatalogue.For(config), path));
+            return create(source, CanonicalView.Over(source, TensorCatalogue.For(config), path));
         }
         catch
         {

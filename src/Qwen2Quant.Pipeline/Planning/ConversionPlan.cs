@@ -15,6 +15,15 @@ public sealed record PlanItem(int FileIndex, PlannedTensor Target, ElementType R
 {
     public string Name => Target.Tensor.Name;
 
+    /// <summary>Where the rows go when the layout scatters them; the target then names the tensor, and its offset is that of the codes.</summary>
+    public IScatteredTarget? Scattered { get; init; }
+
+    /// <summary>Where the importance of its columns is found, unless it is under the item's own name: a GGUF name, and which of how many parts of that tensor this is.</summary>
+    public (string Name, int Part, int PartCount)? ImportanceOf { get; init; }
+
+    /// <summary>Bytes in the output's files.</summary>
+    public long ByteLength => Scattered?.ByteLength ?? Target.Tensor.ByteLength;
+
     /// <summary>True when the bytes are taken over as they are.</summary>
     public bool IsCopy => Parts.All(part => ReferenceEquals(part.Type, Target.Tensor.Type));
 
@@ -56,5 +65,5 @@ public sealed record ConversionPlan
     public long ValueCount => Items.Sum(item => item.Target.Tensor.Shape.ValueCount);
 
     /// <summary>Bits of tensor data for each weight.</summary>
-    public double BitsPerWeight => 8.0 * Items.Sum(item => item.Target.Tensor.ByteLength) / ValueCount;
+    public double BitsPerWeight => 8.0 * Items.Sum(item => item.ByteLength) / ValueCount;
 }

@@ -48,7 +48,7 @@ public static class FolderPlanner
         }
 
         ElementType matrices = tensors.First(tensor => tensor.Output.Shape.Rank >= 2).Output.Type;
-        List<CompanionFile> companions = [new("config.json", Config(source, matrices, context)), .. Companions(source, context)];
+        List<CompanionFile> companions = [new("config.json", WriteJson(Config(source, matrices, context))), .. Companions(source, context)];
         companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme, Conversion.Version, items)));
         if (plan.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, plan.Index));
         return new ConversionPlan
@@ -62,19 +62,28 @@ public static class FolderPlanner
         };
     }
 
-    private static byte[] Config(Checkpoint source, ElementType type, RunContext context)
+    /// <summary>The source's config.json for an output of that plain type.</summary>
+    internal static JsonObject Config(Checkpoint source, ElementType type, RunContext context)
     {
         byte[] json = source.ReadCompanion("config.json", context) ?? source.Config.ToJson();
         JsonObject config = JsonNode.Parse(json)!.AsObject();
+        config.Remove("quantization_config");
         if (config.ContainsKey("dtype")) config["dtype"] = TorchNames[type.Name];
         if (config.ContainsKey("torch_dtype") || !config.ContainsKey("dtype")) config["torch_dtype"] = TorchNames[type.Name];
+        return config;
+    }
+
+    /// <summary>An object as its file.</summary>
+    internal static byte[] WriteJson(JsonObject json)
+    {
         ArrayBufferWriter<byte> buffer = new();
-        using (Utf8JsonWriter writer = new(buffer, new JsonWriterOptions { Indented = true, NewLine = "\n" })) config.WriteTo(writer);
+        using (Utf8JsonWriter writer = new(buffer, new JsonWriterOptions { Indented = true, NewLine = "\n" })) json.WriteTo(writer);
         buffer.Write("\n"u8);
         return buffer.WrittenSpan.ToArray();
     }
 
-    private static IEnumerable<CompanionFile> Companions(Checkpoint source, RunContext context)
+    /// <summary>Tokenizer, generation settings and licence: the source's own files, or what a GGUF file says in their form.</summary>
+    internal static IEnumerable<CompanionFile> Companions(Checkpoint source, RunContext context)
     {
         if (source.Gguf is null)
         {

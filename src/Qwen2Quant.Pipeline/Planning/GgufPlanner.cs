@@ -29,7 +29,9 @@ public static class GgufPlanner
         foreach (GgufTensor tensor in GgufNames.Plan(source.Tensors.Catalogue))
         {
             TensorEntry[] parts = Parts(source, tensor);
-            ElementType requested = type is null && source.Gguf is not null ? parts[0].Type : tensor.IsKeptF32 ? PlainTypes.F32 : matrices;
+            // Halves hold the values of packed integers, whose scales are halves, closer than bfloat16 does.
+            ElementType plain = type is null && StoredType(source, parts[0]).IsQuantized ? PlainTypes.F16 : matrices;
+            ElementType requested = type is null && source.Gguf is not null ? parts[0].Type : tensor.IsKeptF32 ? PlainTypes.F32 : plain;
             bool fits = tensor.Shape.RowLength % requested.ValuesPerBlock == 0;
             if (!fits) events.Add(TypeChooser.Substitution(tensor.Name, tensor.Shape, requested, PlainTypes.F16));
             items.Add(Item(tensor, parts, requested, fits ? requested : PlainTypes.F16));
@@ -74,20 +76,23 @@ public static class GgufPlanner
     private static PlanItem Item(GgufTensor tensor, TensorEntry[] parts, ElementType requested, ElementType actual) =>
         new(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, parts);
 
-    private static void RequireNoRequantizing(IReadOnlyList<PlanItem> items, Checkpoint source)
+    internal static void RequireNoRequantizing(IReadOnlyList<PlanItem> items, Checkpoint source)
     {
-        PlanItem? requantized = items.FirstOrDefault(item => item.IsRequantized);
+        PlanItem? requantized = items.FirstOrDefault(item => item.IsRequantized || (item.Target.Tensor.Type.IsQuantized && !item.IsCopy && item.Parts.Any(part => StoredType(source, part).IsQuantized)));
         if (requantized is null) return;
         throw new QuantException(ErrorKind.InvalidInput, "the source is quantized already, and quantizing again adds to its error")
         {
             Rule = PipelineRules.SourceNotQuantized,
             Path = source.Location.Path,
             Tensor = requantized.Name,
-            Found = requantized.Parts[0].Type.Name,
+            Found = StoredType(source, requantized.Parts[0]).Name,
             Expected = $"F32, F16, BF16 or {requantized.Target.Tensor.Type.Name}",
             Remedy = "Use the original model, or quantize with --allow-requantize.",
         };
     }
+
+    /// <summary>The type of the codes, also where the checkpoint hands out decoded values.</summary>
+    private static ElementType StoredType(Checkpoint source, TensorEntry part) => source.Raw.FindStored(part.Name)?.Type ?? part.Type;
 
     private static QuantException? FindObstacle(Recipe recipe, QuantizationOptions options, List<PlanItem> items)
     {
@@ -111,7 +116,7 @@ public static class GgufPlanner
         };
     }
 
-    private static ElementType FirstMatrixType(Checkpoint source)
+    internal static ElementType FirstMatrixType(Checkpoint source)
     {
         ElementType? first = source.Tensors.Tensors
             .Where(entry => entry.Shape.Rank >= 2)

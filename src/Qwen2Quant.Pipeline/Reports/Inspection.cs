@@ -2,6 +2,7 @@ using System.Text;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Running;
@@ -59,6 +60,14 @@ public static class Inspection
 
         using (checkpoint)
         {
+            if (checkpoint?.Raw is GptqCheckpoint packed)
+            {
+                // The matrices, not the words that they are packed in.
+                container = checkpoint.ContainerName;
+                tensors = [.. packed.Tensors.Select(entry => packed.FindStored(entry.Name)!).Select(entry => new InspectedTensor(entry.Name, entry.Type.Name, entry.Shape.Dimensions.ToArray(), entry.ByteLength, Path.GetFileName(checkpoint.WeightPaths[entry.FileIndex])))];
+                counts = [.. packed.Tensors.Select(entry => entry.Shape.ValueCount)];
+            }
+
             long parameters = counts.Sum();
             long bytes = tensors.Sum(tensor => tensor.Bytes ?? 0);
             return new InspectionReport(

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Planning;
 
 namespace Qwen2Quant.Pipeline.Reports;
@@ -24,9 +23,9 @@ public static class ModelCard
         text.Append("library_name: transformers\npipeline_tag: text-generation\ntags:\n- qwen2\n").Append(FrontMatterFence).Append("\n\n");
         text.Append(CultureInfo.InvariantCulture, $"# {sourceName}\n\nConverted from {sourceName} by Qwen2Quant {version} (`{scheme}`). `qwen2quant.json` lists every tensor with its error.\n\n");
         text.Append("| type | tensors | parameters | bytes |\n|---|---|---|---|\n");
-        foreach (IGrouping<string, OutputTensor> group in items.Select(item => item.Target.Tensor).GroupBy(tensor => tensor.Type.Name, StringComparer.Ordinal))
+        foreach (IGrouping<string, PlanItem> group in items.GroupBy(item => item.Target.Tensor.Type.Name, StringComparer.Ordinal))
         {
-            text.Append(CultureInfo.InvariantCulture, $"| {group.Key} | {group.Count()} | {group.Sum(tensor => tensor.Shape.ValueCount)} | {group.Sum(tensor => tensor.ByteLength)} |\n");
+            text.Append(CultureInfo.InvariantCulture, $"| {group.Key} | {group.Count()} | {group.Sum(item => item.Target.Tensor.Shape.ValueCount)} | {group.Sum(item => item.ByteLength)} |\n");
         }
 
         text.Append("\nMeasure what the conversion cost with `qwen2quant compare SOURCE THIS_FOLDER --data TEXT`.\n");

@@ -99,7 +99,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         using Checkpoint reopened = Checkpoint.Open(plan.IsFolder ? output.TemporaryPath : output.PathOf(plan.Files[0].Name), context);
         foreach (PlanItem item in plan.Items)
         {
-            TensorEntry? entry = reopened.Raw.Find(item.Name);
+            TensorEntry? entry = reopened.Raw.FindStored(item.Name);
             OutputTensor expected = item.Target.Tensor;
             if (entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset) continue;
             throw new QuantException(ErrorKind.Verification, "the output does not read back as planned")
@@ -126,7 +126,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         _watch.Elapsed.TotalSeconds,
         Process.GetCurrentProcess().PeakWorkingSet64,
         options.DryRun,
-        [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.Name)))],
+        [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.ImportanceOf?.Name ?? item.Name)))],
         context.Events.Events,
         Method: options.Method,
         Gptq: solving?.Report(sums is null ? null : _watch.Elapsed.TotalSeconds - _solvedAt));
@@ -138,7 +138,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             item.Target.Tensor.Type.Name,
             item.RequestedType.Name,
             item.Target.Tensor.Shape.Dimensions.ToArray(),
-            item.Target.Tensor.ByteLength,
+            item.ByteLength,
             sums?.Rmse,
             sums?.RelativeError,
             item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",

@@ -22,6 +22,9 @@ internal sealed class ConversionRunner
     /// <summary>Floats decoded at a time; with their encoded bytes they stay within a first-level cache.</summary>
     private const int ChunkValues = 4 << 10;
 
+    /// <summary>Rows of a scattered slab at least: each of its runs in the file is then a kilobyte or more of 32-bit words.</summary>
+    private const long LeastScatteredRows = 256;
+
     private readonly ITensorSource _source;
     private readonly ConversionPlan _plan;
     private readonly ISolver _solver;
@@ -42,20 +45,42 @@ internal sealed class ConversionRunner
     }
 
     /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one. Returns the error sums of each item.</summary>
-    public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files)
+    /// <param name="skipped">Indices of items that <see cref="WriteTensor"/> fills; their sums are empty.</param>
+    public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files, IReadOnlySet<int>? skipped = null)
     {
+        int[] slabs = [.. Enumerable.Range(0, _slabs.Count).Where(index => skipped?.Contains(_slabs[index].ItemIndex) != true)];
         ErrorSums[] sums = new ErrorSums[_slabs.Count];
-        using IProgressTask progress = _context.Progress.Start("Writing", _plan.Items.Sum(item => item.Target.Tensor.ByteLength), "B");
-        Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
+        using IProgressTask progress = _context.Progress.Start("Writing", slabs.Sum(index => _slabs[index].TargetBytes), "B");
+        Workers.Run(_context.Threads, slabs.Length, () => new Buffers(), (unit, buffers) =>
         {
-            Slab slab = _slabs[index];
-            sums[index] = Encode(slab, index, files[slab.Item.FileIndex], buffers);
-            progress.Advance(slab.TargetBytes);
+            int index = slabs[unit];
+            sums[index] = Encode(_slabs[index], index, files, buffers);
+            progress.Advance(_slabs[index].TargetBytes);
         }, _context.Cancellation);
 
         ErrorSums[] byItem = [.. _plan.Items.Select(_ => new ErrorSums())];
-        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex].Add(sums[index]);
+        foreach (int index in slabs) byItem[_slabs[index].ItemIndex].Add(sums[index]);
         return byItem;
+    }
+
+    /// <summary>
+    /// Writes one item that was encoded elsewhere, wherever its layout puts it, and keeps what the verification needs. On the calling thread; different items may be
+    /// written at the same time.
+    /// </summary>
+    /// <param name="itemIndex">Index into the plan's items.</param>
+    /// <param name="encoded">The whole tensor as rows of its target's element type; with an order its columns are afterwards as <see cref="IScatteredTarget.Write"/> says.</param>
+    /// <param name="columnOrder">Empty, or for each place in a row the column that it holds: for layouts that permute columns.</param>
+    public void WriteTensor(IReadOnlyList<IWriteFile> files, int itemIndex, Span<byte> encoded, ReadOnlySpan<int> columnOrder = default)
+    {
+        PlanItem item = _plan.Items[itemIndex];
+        if (encoded.Length != item.Target.Tensor.ByteLength) throw new ArgumentException($"{encoded.Length} bytes for a tensor of {item.Target.Tensor.ByteLength}", nameof(encoded));
+        for (int index = 0; index < _slabs.Count; index++)
+        {
+            Slab slab = _slabs[index];
+            if (slab.ItemIndex != itemIndex) continue;
+            _context.Cancellation.ThrowIfCancellationRequested();
+            Write(slab, index, files, encoded.Slice((int)slab.TensorOffset, (int)slab.TargetBytes), columnOrder);
+        }
     }
 
     /// <summary>Reads every slab back through the public reader and compares it with what was meant to be written.</summary>
@@ -63,13 +88,13 @@ internal sealed class ConversionRunner
     {
         Slab slab = _slabs[index];
         Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
-        output.ReadRaw(output.Find(slab.Item.Name)!, slab.TargetOffset - slab.Item.Target.ByteOffset, stored);
+        output.ReadRaw(output.FindStored(slab.Item.Name)!, slab.TensorOffset, stored);
         if (SlabChecksum.Compute(stored) == _checksums[index]) return;
         throw new QuantException(ErrorKind.Verification, "the output does not hold what was written")
         {
             Path = _plan.Target,
             Tensor = slab.Item.Name,
-            ByteOffset = slab.TargetOffset,
+            ByteOffset = slab.Item.Target.ByteOffset + (slab.Item.Scattered is null ? slab.TensorOffset : 0),
             Remedy = "Check the disk.",
         };
     }, _context.Cancellation);
@@ -80,20 +105,22 @@ internal sealed class ConversionRunner
         for (int itemIndex = 0; itemIndex < plan.Items.Count; itemIndex++)
         {
             PlanItem item = plan.Items[itemIndex];
-            long targetOffset = item.Target.ByteOffset;
+            long tensorOffset = 0;
             for (int partIndex = 0; partIndex < item.Parts.Count; partIndex++)
             {
                 TensorEntry part = item.Parts[partIndex];
-                ReadOnlyMemory<float> importance = plan.Importance?.Weights(item.Name, partIndex, item.Parts.Count) ?? default;
+                (string Name, int Part, int PartCount) of = item.ImportanceOf ?? (item.Name, partIndex, item.Parts.Count);
+                ReadOnlyMemory<float> importance = plan.Importance?.Weights(of.Name, of.Part, of.PartCount) ?? default;
                 long rowLength = part.Shape.RowLength;
                 long sourceRowBytes = part.Type.ByteCount(rowLength);
                 long targetRowBytes = item.Target.Tensor.Type.ByteCount(rowLength);
                 long rowsPerSlab = Math.Max(1, SlabBytes / Math.Max(1, sourceRowBytes + targetRowBytes));
+                if (item.Scattered is { } scattered) rowsPerSlab = (Math.Max(rowsPerSlab, LeastScatteredRows) + scattered.RowGranule - 1) / scattered.RowGranule * scattered.RowGranule;
                 for (long row = 0; row < part.Shape.RowCount; row += rowsPerSlab)
                 {
                     int rows = (int)Math.Min(rowsPerSlab, part.Shape.RowCount - row);
-                    slabs.Add(new Slab(itemIndex, item, part, importance, row, rows, targetOffset, rows * targetRowBytes));
-                    targetOffset += rows * targetRowBytes;
+                    slabs.Add(new Slab(itemIndex, item, part, importance, row, rows, tensorOffset, rows * targetRowBytes));
+                    tensorOffset += rows * targetRowBytes;
                 }
             }
         }
@@ -101,7 +128,7 @@ internal sealed class ConversionRunner
         return slabs;
     }
 
-    private ErrorSums Encode(Slab slab, int index, IWriteFile file, Buffers buffers)
+    private ErrorSums Encode(Slab slab, int index, IReadOnlyList<IWriteFile> files, Buffers buffers)
     {
         ElementType target = slab.Item.Target.Tensor.Type;
         int rowLength = checked((int)slab.Part.Shape.RowLength);
@@ -124,22 +151,37 @@ internal sealed class ConversionRunner
             else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk, slab.Importance.Span), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
-        _checksums[index] = SlabChecksum.Compute(encoded);
+        Write(slab, index, files, encoded, default);
+        return sums;
+    }
+
+    private void Write(Slab slab, int index, IReadOnlyList<IWriteFile> files, Span<byte> encoded, ReadOnlySpan<int> columnOrder)
+    {
         try
         {
-            file.Write(slab.TargetOffset, encoded);
-            // The disk works while later slabs are encoded, and the flush at the end finds little to do.
-            file.StartWriteBack(slab.TargetOffset, encoded.Length);
+            if (slab.Item.Scattered is { } scattered)
+            {
+                scattered.Write(files, slab.TensorOffset / (slab.TargetBytes / slab.RowCount), encoded, columnOrder);
+            }
+            else
+            {
+                if (!columnOrder.IsEmpty) throw new ArgumentException("the layout keeps columns in their order", nameof(columnOrder));
+                IWriteFile file = files[slab.Item.FileIndex];
+                long offset = slab.Item.Target.ByteOffset + slab.TensorOffset;
+                file.Write(offset, encoded);
+                // The disk works while later slabs are encoded, and the flush at the end finds little to do.
+                file.StartWriteBack(offset, encoded.Length);
+            }
         }
         catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             throw PendingOutput.Failed(_plan.Target, error);
         }
 
-        return sums;
+        _checksums[index] = SlabChecksum.Compute(encoded);
     }
 
-    private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, ReadOnlyMemory<float> Importance, long FirstRow, int RowCount, long TargetOffset, long TargetBytes);
+    private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, ReadOnlyMemory<float> Importance, long FirstRow, int RowCount, long TensorOffset, long TargetBytes);
 
     /// <summary>What one worker keeps from slab to slab.</summary>
     private sealed class Buffers

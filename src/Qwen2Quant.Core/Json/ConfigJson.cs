@@ -1,35 +1,37 @@
 using System.Text.Json;
-using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
-using Qwen2Quant.Core.Json;
 
-namespace Qwen2Quant.Model;
+namespace Qwen2Quant.Core.Json;
 
-/// <summary>One JSON object from a configuration file, read strictly: rule HF-69.</summary>
-internal sealed class ConfigJson
+/// <summary>One JSON object from a configuration file, read strictly.</summary>
+public sealed class ConfigJson
 {
     private readonly JsonElement _object;
     private readonly string _path;
     private readonly string _prefix;
 
-    private ConfigJson(JsonElement element, string path, string prefix)
+    private readonly Rule _rule;
+
+    private ConfigJson(JsonElement element, string path, string prefix, Rule rule)
     {
         _object = element;
         _path = path;
         _prefix = prefix;
+        _rule = rule;
     }
 
     public IEnumerable<string> Keys => _object.EnumerateObject().Select(property => property.Name);
 
-    /// <exception cref="QuantException">HF-69.</exception>
-    public static ConfigJson Parse(ReadOnlySpan<byte> utf8, string path, Limits limits)
+    /// <param name="rule">The rule that a file breaks which is not such an object or has values of another type.</param>
+    /// <exception cref="QuantException"><paramref name="rule"/> is broken.</exception>
+    public static ConfigJson Parse(ReadOnlySpan<byte> utf8, string path, Limits limits, Rule rule)
     {
         int length = utf8.Length;
-        StrictJson.Read(utf8, limits, StrictJson.Skip, problem => Refuse(problem, path, length, limits));
+        StrictJson.Read(utf8, limits, StrictJson.Skip, problem => Refuse(problem, path, length, limits, rule));
         Utf8JsonReader reader = StrictJson.NewReader(utf8, limits.JsonDepth);
         JsonElement root = JsonElement.ParseValue(ref reader);
-        if (root.ValueKind == JsonValueKind.Object) return new ConfigJson(root, path, "");
-        throw new QuantException(ErrorKind.InvalidInput, "not a JSON object") { Rule = ModelRules.Json, Path = path, Found = root.ValueKind.ToString() };
+        if (root.ValueKind == JsonValueKind.Object) return new ConfigJson(root, path, "", rule);
+        throw new QuantException(ErrorKind.InvalidInput, "not a JSON object") { Rule = rule, Path = path, Found = root.ValueKind.ToString() };
     }
 
     public bool Has(string key) => TryGet(key, out _);
@@ -71,7 +73,7 @@ internal sealed class ConfigJson
     public ConfigJson? Object(string key)
     {
         if (!TryGet(key, out JsonElement value)) return null;
-        if (value.ValueKind == JsonValueKind.Object) return new ConfigJson(value, _path, $"{_prefix}{key}.");
+        if (value.ValueKind == JsonValueKind.Object) return new ConfigJson(value, _path, $"{_prefix}{key}.", _rule);
         throw Wrong(key, value, "an object");
     }
 
@@ -101,23 +103,23 @@ internal sealed class ConfigJson
 
     private QuantException Wrong(string key, JsonElement value, string expected) => new(ErrorKind.InvalidInput, "wrong value of key")
     {
-        Rule = ModelRules.Json, Path = _path, Tensor = _prefix + key, Found = value.GetRawText(), Expected = expected,
+        Rule = _rule, Path = _path, Tensor = _prefix + key, Found = value.GetRawText(), Expected = expected,
     };
 
-    private static QuantException Refuse(JsonProblem problem, string path, int byteLength, Limits limits) => problem.Fault switch
+    private static QuantException Refuse(JsonProblem problem, string path, int byteLength, Limits limits, Rule rule) => problem.Fault switch
     {
         JsonFault.Size => new(ErrorKind.Resource, "the file is too large")
         {
-            Rule = ModelRules.Json, Path = path, Found = $"{byteLength} bytes", Expected = $"at most {limits.JsonFileBytes}",
+            Rule = rule, Path = path, Found = $"{byteLength} bytes", Expected = $"at most {limits.JsonFileBytes}",
         },
         JsonFault.DuplicateName => new(ErrorKind.InvalidInput, "a key occurs twice")
         {
-            Rule = ModelRules.Json, Path = path, Tensor = problem.Name, ByteOffset = problem.ByteOffset,
+            Rule = rule, Path = path, Tensor = problem.Name, ByteOffset = problem.ByteOffset,
         },
-        JsonFault.Utf8 => new(ErrorKind.InvalidInput, "a string is not valid Unicode", problem.Error) { Rule = ModelRules.Json, Path = path },
+        JsonFault.Utf8 => new(ErrorKind.InvalidInput, "a string is not valid Unicode", problem.Error) { Rule = rule, Path = path },
         _ => new(ErrorKind.InvalidInput, $"not strict JSON (line {(problem.Error as JsonException)?.LineNumber + 1})", problem.Error)
         {
-            Rule = ModelRules.Json, Path = path, Found = problem.Error?.Message,
+            Rule = rule, Path = path, Found = problem.Error?.Message,
         },
     };
 }

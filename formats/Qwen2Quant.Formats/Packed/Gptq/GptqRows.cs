@@ -1,0 +1,95 @@
+using System.Buffers;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Tensors;
+
+namespace Qwen2Quant.Formats.Packed.Gptq;
+
+/// <summary>Reads rows of a module out of the container's tensors.</summary>
+/// <param name="path">Of the container, for errors.</param>
+internal sealed class GptqRows(ITensorSource source, bool isV2, string path)
+{
+    /// <summary>Rows <paramref name="firstRow"/> and on as blocks of the module's type, columns by group.</summary>
+    /// <param name="firstRow">A multiple of <see cref="GptqLinear.RowGranule"/>, as is <paramref name="rowCount"/>.</param>
+    public void Read(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows)
+    {
+        int rowBytes = rows.Length / rowCount;
+        ReadCodes(linear, firstRow, rowCount, rows, rowBytes);
+        ReadZeros(linear, firstRow, rowCount, rows, rowBytes);
+        ReadScales(linear, firstRow, rowCount, rows, rowBytes);
+    }
+
+    private void ReadCodes(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
+    {
+        int wordCount = GptqWords.WordCount(linear.Type, linear.RowLength);
+        uint[] columns = ArrayPool<uint>.Shared.Rent(wordCount * rowCount);
+        try
+        {
+            Span<uint> words = columns.AsSpan(0, wordCount * rowCount);
+            ReadLines(linear.Codes, (long)linear.RowCount * sizeof(uint), (long)firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
+            GptqWords.ToRows(linear.Type, words, linear.RowLength, rowCount, rows);
+        }
+        finally
+        {
+            ArrayPool<uint>.Shared.Return(columns);
+        }
+
+        if (linear.ColumnOrder is not { } order) return;
+        byte[] codes = new byte[2 * linear.RowLength];
+        for (int row = 0; row < rowCount; row++) GptqWords.Permute(linear.Type, rows.Slice(row * rowBytes, rowBytes), order, codes);
+    }
+
+    private void ReadZeros(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
+    {
+        IntegerGridType type = linear.Type;
+        int pieceBytes = rowCount / BitFields.Run * type.Bits;
+        byte[] lines = new byte[linear.GroupCount * pieceBytes];
+        ReadLines(linear.Zeros, (long)linear.RowCount / BitFields.Run * type.Bits, (long)firstRow / BitFields.Run * type.Bits, lines, linear.GroupCount);
+        byte[] zeros = new byte[rowCount];
+        for (int group = 0; group < linear.GroupCount; group++)
+        {
+            BitFields.Unpack(lines.AsSpan(group * pieceBytes, pieceBytes), type.Bits, zeros);
+            for (int row = 0; row < rowCount; row++)
+            {
+                // Version 1 stores one less, and for 0, which not all readers take back, all ones.
+                int zero = isV2 ? zeros[row] : (zeros[row] + 1) & type.LargestCode;
+                if (!type.IsSymmetric) rows[(row * rowBytes) + (group * type.BytesPerBlock) + 2] = (byte)zero;
+                else if (zero != type.MiddleCode) throw NotMiddle(linear, firstRow + row, group, zero);
+            }
+        }
+    }
+
+    private void ReadScales(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
+    {
+        ushort[] scales = new ushort[linear.GroupCount * rowCount];
+        ReadLines(linear.Scales, (long)linear.RowCount * sizeof(ushort), (long)firstRow * sizeof(ushort), MemoryMarshal.AsBytes(scales.AsSpan()), linear.GroupCount);
+        for (int group = 0; group < linear.GroupCount; group++)
+        {
+            for (int row = 0; row < rowCount; row++) MemoryMarshal.Write(rows[((row * rowBytes) + (group * linear.Type.BytesPerBlock))..], scales[(group * rowCount) + row]);
+        }
+    }
+
+    /// <summary>Reads a piece of each line of a matrix, or, where the pieces are whole lines, all at once.</summary>
+    private void ReadLines(TensorEntry entry, long lineBytes, long offsetInLine, Span<byte> pieces, int lineCount)
+    {
+        int pieceBytes = pieces.Length / lineCount;
+        if (pieceBytes == lineBytes)
+        {
+            source.ReadRaw(entry, 0, pieces);
+            return;
+        }
+
+        for (int line = 0; line < lineCount; line++) source.ReadRaw(entry, (line * lineBytes) + offsetInLine, pieces.Slice(line * pieceBytes, pieceBytes));
+    }
+
+    private QuantException NotMiddle(GptqLinear linear, int row, int group, int zero) => new(ErrorKind.InvalidInput, "the configuration says sym, and a zero is not the middle code")
+    {
+        Rule = PackedRules.SymmetricZeros,
+        Path = path,
+        Tensor = linear.Zeros.Name,
+        Found = string.Create(CultureInfo.InvariantCulture, $"zero {zero} of output {row}, group {group}"),
+        Expected = string.Create(CultureInfo.InvariantCulture, $"{linear.Type.MiddleCode}"),
+        Remedy = "Set sym to false, or checkpoint_format to what the file is (gptq stores zeros less one, gptq_v2 as they are).",
+    };
+}

@@ -1,0 +1,64 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Files;
+using Qwen2Quant.Core.Json;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Packed;
+using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Safetensors;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Running;
+
+namespace Qwen2Quant.Pipeline.Checkpoints;
+
+/// <summary>The layout of a folder whose configuration says that its linear layers are packed.</summary>
+internal sealed class PackedSource
+{
+    /// <summary>AutoGPTQ's file, which repeats the object of config.json and stands alone in older checkpoints.</summary>
+    public const string GptqFileName = "quantize_config.json";
+
+    private readonly GptqSettings _settings;
+
+    private PackedSource(GptqSettings settings) => _settings = settings;
+
+    /// <summary>The layout that a folder's configuration names; null for plain weights.</summary>
+    /// <exception cref="QuantException">HF-74: a layout that is not read. PK-1.</exception>
+    public static PackedSource? Find(Qwen2Config config, byte[] configJson, string folder, IReadOnlyList<string> names, IFileLayer files, RunContext context)
+    {
+        string configPath = Path.Combine(folder, "config.json");
+        if (config.QuantizationMethod is "gptq")
+        {
+            ConfigJson json = ConfigJson.Parse(configJson, configPath, context.Limits, PackedRules.Configuration).Object("quantization_config")!;
+            return new PackedSource(GptqSettings.Read(json, configPath));
+        }
+
+        if (config.QuantizationMethod is not null)
+        {
+            throw new QuantException(ErrorKind.Unsupported, "the weights are packed in a layout that is not read")
+            {
+                Rule = PipelineRules.SourceNotQuantized,
+                Path = configPath,
+                Found = config.QuantizationMethod,
+                Expected = "gptq, or F32, F16 or BF16 weights",
+                Remedy = "Use the model that this one was quantized from.",
+            };
+        }
+
+        if (!names.Contains(GptqFileName)) return null;
+        string path = Path.Combine(folder, GptqFileName);
+        return new PackedSource(GptqSettings.Read(ConfigJson.Parse(files.ReadAllBytes(path, context.Limits.JsonFileBytes), path, context.Limits, PackedRules.Configuration), path));
+    }
+
+    /// <summary>Views the container as its matrices; the view owns it, and it is closed when this throws.</summary>
+    public ITensorSource Open(SafetensorsCheckpoint weights, string folder)
+    {
+        try
+        {
+            return GptqCheckpoint.Over(weights, _settings, folder);
+        }
+        catch
+        {
+            weights.Dispose();
+            throw;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+using System.Text.Json.Nodes;
+using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Running;
+
+namespace Qwen2Quant.Pipeline.Planning;
+
+/// <summary>
+/// The <c>quantization_config</c> of a GPTQ checkpoint, with every key that AutoGPTQ, GPTQModel, Transformers, vLLM and SGLang look for, since their defaults differ.
+/// </summary>
+internal static class GptqConfiguration
+{
+    /// <summary>GPTQ's damping as a part of the mean diagonal. Transformers refuses a configuration without one between 0 and 1, whatever the method was.</summary>
+    private const double DampPercent = 0.01;
+
+    // In the order in which sequential solvers quantize a layer.
+    private static readonly TensorRole[][] Steps =
+    [
+        [TensorRole.AttentionQ, TensorRole.AttentionK, TensorRole.AttentionV],
+        [TensorRole.AttentionO],
+        [TensorRole.SharedFfnGate, TensorRole.SharedFfnUp, TensorRole.FfnGate, TensorRole.FfnUp, TensorRole.ExpertGate, TensorRole.ExpertUp],
+        [TensorRole.SharedFfnDown, TensorRole.FfnDown, TensorRole.ExpertDown],
+    ];
+
+    public static JsonObject Write(GptqScheme scheme, FusedUnits units)
+    {
+        bool isDescAct = scheme.Order == GptqOrder.PermutedGroups, isStatic = scheme.Order == GptqOrder.Activation;
+        string format = scheme.IsV2 ? "gptq_v2" : "gptq";
+        JsonObject json = new()
+        {
+            ["bits"] = scheme.Bits,
+            ["group_size"] = scheme.GroupSize,
+            ["desc_act"] = isDescAct,
+            ["sym"] = scheme.IsSymmetric,
+            ["lm_head"] = false,
+            ["quant_method"] = "gptq",
+            ["method"] = "gptq",
+            ["checkpoint_format"] = format,
+            ["format"] = format,
+            ["pack_dtype"] = "int32",
+            ["damp_percent"] = DampPercent,
+            ["true_sequential"] = true,
+            ["static_groups"] = isStatic,
+            ["meta"] = new JsonObject
+            {
+                ["quantizer"] = new JsonArray("qwen2quant:" + Conversion.Version),
+                ["damp_percent"] = DampPercent,
+                ["static_groups"] = isStatic,
+                ["true_sequential"] = true,
+            },
+        };
+        List<CanonicalTensor> plain = [.. units.Linears.Where(tensor => !units.Packed.Contains(tensor.Name))];
+        if (plain.Count > 0) json["dynamic"] = PlainRules(plain, units);
+        // Without this list Transformers takes every linear of a layer for packed, routers too.
+        if (plain.Count > 0 || units.Linears.Exists(tensor => tensor.Role.IsExpert())) json["modules_in_block_to_quantize"] = Modules(units);
+        return json;
+    }
+
+    private static JsonObject PlainRules(List<CanonicalTensor> plain, FusedUnits units)
+    {
+        HashSet<string> packedPatterns = [.. units.Linears.Where(tensor => units.Packed.Contains(tensor.Name)).Select(tensor => FusedUnits.PatternOf(tensor.Role))];
+        JsonObject rules = [];
+        foreach (CanonicalTensor tensor in plain)
+        {
+            string pattern = FusedUnits.PatternOf(tensor.Role);
+            string layers = packedPatterns.Contains(pattern) ? $@"model\.layers\.{tensor.Layer}\." : @".*\.";
+            rules[$"-:{layers}{pattern}"] = new JsonObject();
+        }
+
+        return rules;
+    }
+
+    /// <summary>Names inside a layer, each once, step by step.</summary>
+    private static JsonArray Modules(FusedUnits units)
+    {
+        JsonArray steps = [];
+        foreach (TensorRole[] step in Steps)
+        {
+            string[] names = [.. step.SelectMany(role => units.Linears.Where(tensor => tensor.Role == role && units.Packed.Contains(tensor.Name)).Select(NameInLayer)).Distinct(StringComparer.Ordinal)];
+            if (names.Length > 0) steps.Add((JsonNode)new JsonArray([.. names.Select(name => (JsonNode?)JsonValue.Create(name))]));
+        }
+
+        return steps;
+    }
+
+    private static string NameInLayer(CanonicalTensor tensor)
+    {
+        string module = GptqLayout.Module(tensor.Name);
+        return module[$"model.layers.{tensor.Layer}.".Length..];
+    }
+}
