@@ -3,6 +3,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
@@ -16,7 +17,7 @@ public sealed class RuleCatalogueTests
 {
     private static readonly Rule[] All =
     [
-        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ImatrixRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. LogitRules.All, .. PipelineRules.All, .. NumericRules.All, .. StatisticsRules.All, .. FileRules.All,
+        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ImatrixRules.All, .. PackedRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. LogitRules.All, .. PipelineRules.All, .. NumericRules.All, .. StatisticsRules.All, .. FileRules.All,
     ];
 
     [Fact]

@@ -1,5 +1,6 @@
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
@@ -35,6 +36,15 @@ internal static class Conversions
         using Checkpoint source = Checkpoint.Open(model, context);
         ConversionPlan plan = GgufPlanner.PlanQuantization(source, RecipeBook.BuiltIn.Find(recipe)!, quantization ?? new QuantizationOptions(), target, context);
         return new Conversion(source, plan, options ?? new ConversionOptions("gguf:" + recipe), context).Run();
+    }
+
+    public static ConversionReport ToGptq(
+        string model, string target, string scheme, RunContext? context = null, ConversionOptions? options = null, QuantizationOptions? quantization = null, long maxShardBytes = long.MaxValue)
+    {
+        context ??= new RunContext();
+        using Checkpoint source = Checkpoint.Open(model, context);
+        ConversionPlan plan = GptqPlanner.Plan(source, GptqScheme.Parse("gptq:" + scheme)!, quantization ?? new QuantizationOptions(), target, maxShardBytes, context);
+        return new Conversion(source, plan, options ?? new ConversionOptions("gptq:" + scheme), context).Run();
     }
 
     /// <summary>The same importance for every column, for the tensors whose names hold <paramref name="part"/>.</summary>

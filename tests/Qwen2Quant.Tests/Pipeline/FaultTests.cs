@@ -31,6 +31,14 @@ public sealed class FaultTests(ITestOutputHelper output) : IDisposable
     [InlineData(Fault.Truncated)]
     public void ToFolder(Fault fault) => Check(fault, isFolder: true, (source, target, context) => Conversions.ToFolder(source, target, PlainTypes.F16, context: context));
 
+    [Theory]
+    [InlineData(Fault.InputOutput)]
+    [InlineData(Fault.NoSpace)]
+    [InlineData(Fault.AccessDenied)]
+    [InlineData(Fault.ShortRead)]
+    [InlineData(Fault.Truncated)]
+    public void ToGptq(Fault fault) => Check(fault, isFolder: true, (source, target, context) => Conversions.ToGptq(source, target, "w4g32", context));
+
     /// <summary>Parts get their names one after the other, the first part last: no run may leave one that opens and is not whole.</summary>
     [Theory]
     [InlineData(Fault.InputOutput)]

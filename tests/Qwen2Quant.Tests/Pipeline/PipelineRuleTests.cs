@@ -78,7 +78,7 @@ public sealed class PipelineRuleTests : IDisposable
         yield return Cache(PipelineRules.ModelId, "the longest name", ErrorKind.Usage, _ => { }, "a/" + new string('b', 97));
         yield return Cache(PipelineRules.ModelId, "two parts", null, _ => { });
         yield return new RuleCase(PipelineRules.SourceNotQuantized, "Q8_0 to Q4_0", ErrorKind.InvalidInput, () => Conversions.Quantize(Quantized("Q8_0"), Fresh(), "Q4_0"));
-        yield return new RuleCase(PipelineRules.SourceNotQuantized, "a GPTQ folder", ErrorKind.Unsupported, () => Folder(config => config.Replace("\"vocab_size\"", "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}, \"vocab_size\"", StringComparison.Ordinal)));
+        yield return new RuleCase(PipelineRules.SourceNotQuantized, "a bitsandbytes folder", ErrorKind.Unsupported, () => Folder(config => config.Replace("\"vocab_size\"", "\"quantization_config\": {\"quant_method\": \"bitsandbytes\"}, \"vocab_size\"", StringComparison.Ordinal)));
         yield return new RuleCase(PipelineRules.SourceNotQuantized, "Q8_0 to Q8_0", null, () => Conversions.Quantize(Quantized("Q8_0"), Fresh(), "Q8_0"));
         yield return new RuleCase(FileRules.RegularFiles, "a path with a newline", ErrorKind.InvalidInput, () => Open("a\nb"));
         yield return new RuleCase(FileRules.RegularFiles, "a path of 5,000 bytes", ErrorKind.InvalidInput, () => Open(new string('x', 5000)));
