@@ -27,6 +27,9 @@ internal sealed unsafe class PanelPacker
     /// <summary>For rows that are not in memory.</summary>
     public NativeFloats Raw { get; } = new();
 
+    /// <summary>The one row of a product of one row.</summary>
+    public ArrangedRow Row { get; } = new();
+
     /// <summary>[depth / 32] times the panel's width, after <see cref="UnpackIntegers"/>.</summary>
     public float* Scales => _scales.Get(0);
 

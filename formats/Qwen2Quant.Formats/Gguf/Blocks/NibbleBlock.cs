@@ -80,6 +80,13 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IIntegerFo
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins)
+    {
+        origins = TFormat.HasMinimum ? EightHalves.At(blocks + 2, BlockBytes) : default;
+        return EightHalves.At(blocks, BlockBytes);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run)
     {
         Vector256<byte> codes = Shorts.Nibbles(ref ByteAt(in block, NibbleOffset));
