@@ -46,6 +46,15 @@ internal sealed unsafe class PanelPacker
         for (int row = 0; row < channels; row++) type.Decode(new ReadOnlySpan<byte>(rows + ((long)row * rowBytes), rowBytes), new Span<float>(values + (row * _stride), depth));
     }
 
+    /// <summary>Takes rows of <paramref name="depth"/> 16-bit values, an even number, as pairs.</summary>
+    public void UnpackPairs(byte* rows, int channels, int depth)
+    {
+        (_channels, _stride) = (channels, Stride(depth / 2));
+        float* pairs = _rows.Get(Width * _stride);
+        LookAhead(rows, 2L * channels * depth, depth / 2);
+        for (int row = 0; row < channels; row++) new ReadOnlySpan<byte>(rows + (2L * row * depth), 2 * depth).CopyTo(new Span<byte>(pairs + (row * _stride), 2 * depth));
+    }
+
     /// <summary>Takes rows of <paramref name="depth"/> values apart into codes, <see cref="Scales"/> and <see cref="Origins"/>.</summary>
     public void UnpackIntegers(ElementType type, byte* rows, int channels, int depth)
     {

@@ -104,11 +104,32 @@ public static unsafe class WeightProduct
     private static void Floats<TFloat>(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, long cStride, bool accumulate, SimdLevel level, PanelPacker packer)
         where TFloat : struct, IMatrixProductKernel
     {
+        if (job.RowCount == 1 && level >= SimdLevel.Avx512 && depth % 2 == 0 && (job.Part.Type == PlainTypes.BF16 || job.Part.Type == PlainTypes.F16))
+        {
+            Pairs(job, input, rows, channels, depth, c, accumulate, level, packer);
+            return;
+        }
+
         packer.UnpackFloats(job.Part.Type, rows, channels, depth);
         for (int k = 0; k < depth; k += Block)
         {
             int length = Math.Min(Block, depth - k);
             MatrixProduct.Tiles<TFloat>(input.Floats(k / Block, job.FirstRow), job.RowCount, packer.Block(k, length, level), length, channels, c, cStride, accumulate || k > 0);
+        }
+    }
+
+    // One row is widened as it is multiplied: the panel takes half the room.
+    [SkipLocalsInit]
+    private static void Pairs(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, bool accumulate, SimdLevel level, PanelPacker packer)
+    {
+        float* sums = stackalloc float[Width];
+        delegate*<float*, float*, int, float*, void> row = job.Part.Type == PlainTypes.BF16 ? &SixteenBitProduct<BFloat16Rows.Format>.Row : &SixteenBitProduct<HalfRows.Format>.Row;
+        packer.UnpackPairs(rows, channels, depth);
+        for (int k = 0; k < depth; k += Block)
+        {
+            int pairs = Math.Min(Block, depth - k) / 2;
+            row(input.Floats(k / Block, job.FirstRow), packer.Block(k / 2, pairs, level), pairs, sums);
+            MatrixProduct.Merge(sums, 1, channels, c, 0, accumulate || k > 0);
         }
     }
 

@@ -62,6 +62,25 @@ public unsafe class WeightProductTests
     }
 
     [Fact]
+    public void OneRowGivesTheBitsThatItGivesAmongOthers()
+    {
+        const int Rows = 4;
+        foreach (ElementType type in GgmlTypes.All.Select(type => type.Element).Where(type => type.CanEncode))
+        {
+            foreach (int depth in type.ValuesPerBlock == 1 ? [2, 31, 258, 600] : type.ValuesPerBlock == 32 ? [32, 96, 128, 160, 224, 256, 896, 5152] : new[] { 256, 768, 5376 })
+            {
+                Part[] parts = [new Part(type, 38, depth, depth)];
+                float[] a = Values(Rows * depth, depth + 1);
+                float[] expected = Multiply(a, Rows, depth, parts, 1, true, Simd.Level);
+                for (int row = 0; row < Rows; row++)
+                {
+                    Assert.Equal(expected.AsSpan(row * 38, 38).ToArray(), Multiply(a.AsSpan(row * depth, depth).ToArray(), 1, depth, parts, 2, true, Simd.Level));
+                }
+            }
+        }
+    }
+
+    [Fact]
     public void FloatsGiveTheBitsOfTheMatrixProduct()
     {
         const int Rows = 50, Channels = 70, Depth = 600;
