@@ -123,8 +123,8 @@ public static unsafe class WeightProduct
     private static void Pairs(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, bool accumulate, SimdLevel level, PanelPacker packer)
     {
         float* sums = stackalloc float[Width];
-        delegate*<float*, float*, int, float*, void> row = job.Part.Type == PlainTypes.BF16 ? &SixteenBitProduct<BFloat16Rows.Format>.Row : &SixteenBitProduct<HalfRows.Format>.Row;
-        packer.UnpackPairs(rows, channels, depth);
+        delegate*<float*, float*, int, float*, void> row = job.Part.Type == PlainTypes.BF16 ? &SixteenBitProduct<UpperBFloat16>.Row : &SixteenBitProduct<UpperHalf>.Row;
+        packer.TakePairs(rows, channels, depth);
         for (int k = 0; k < depth; k += Block)
         {
             int pairs = Math.Min(Block, depth - k) / 2;

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
@@ -77,6 +78,17 @@ public unsafe class WeightProductTests
                     Assert.Equal(expected.AsSpan(row * 38, 38).ToArray(), Multiply(a.AsSpan(row * depth, depth).ToArray(), 1, depth, parts, 2, true, Simd.Level));
                 }
             }
+        }
+    }
+
+    [Fact]
+    public void EachHalfOfAPairIsWidenedExactly()
+    {
+        if (Simd.Level < SimdLevel.Avx512) return;
+        for (int bits = 0; bits <= ushort.MaxValue; bits++)
+        {
+            float expected = (float)BitConverter.UInt16BitsToHalf((ushort)bits), actual = UpperHalf.Widen(Vector512.Create(bits << 16))[0];
+            Assert.True(float.IsNaN(expected) ? float.IsNaN(actual) : BitConverter.SingleToUInt32Bits(expected) == BitConverter.SingleToUInt32Bits(actual), $"{bits:x4}");
         }
     }
 
