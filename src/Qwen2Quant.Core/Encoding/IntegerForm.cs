@@ -28,6 +28,14 @@ public abstract unsafe class IntegerForm
     /// <summary>True when <see cref="Dots"/> is there.</summary>
     public virtual bool HasDots => false;
 
+    /// <summary>What the stored codes exceed the codes of <see cref="Unpack"/> by, where <see cref="Dots"/> multiplies them as they are stored.</summary>
+    public virtual int Zero => 0;
+
+    /// <summary>Puts activations into the order in which <see cref="Dots"/> multiplies them.</summary>
+    /// <param name="codes">[8 runs of 32].</param>
+    /// <param name="arranged">As <paramref name="codes"/>.</param>
+    public virtual void Arrange(short* codes, short* arranged) => throw new NotSupportedException();
+
     /// <summary>Products of one row of activations with rows of this type, without unpacking them: the bits that the matrix product gives.</summary>
     /// <param name="rowBytes">Bytes from row to row.</param>
     /// <param name="depth">Values of a row.</param>
@@ -36,15 +44,15 @@ public abstract unsafe class IntegerForm
     public virtual void Dots(byte* blocks, long rowBytes, int rowCount, int depth, in IntegerInput input, float* c, bool accumulate) => throw new NotSupportedException();
 }
 
-/// <summary>One row of activations as integers: blocks of <see cref="IntegerForm.RunsPerBlock"/> runs of 32 codes with a scale each, and the sum of each run's values.</summary>
-/// <param name="codeStride">Shorts from block to block of <paramref name="codes"/>.</param>
-/// <param name="scaleStride">Floats from block to block of <paramref name="scales"/>.</param>
-/// <param name="sums">Back to back.</param>
-public readonly unsafe ref struct IntegerInput(short* codes, long codeStride, float* scales, long scaleStride, float* sums)
+/// <summary>One row of activations for <see cref="IntegerForm.Dots"/>: whole blocks of <see cref="IntegerForm.RunsPerBlock"/> runs of 32, zeros beyond the last run.</summary>
+/// <param name="codes">Blocks as <see cref="IntegerForm.Arrange"/> leaves them.</param>
+/// <param name="scales">Of each run, four times.</param>
+/// <param name="zeros">Of each run, four times: the sum of its codes times <see cref="IntegerForm.Zero"/>.</param>
+/// <param name="sums">Of each run's values, four times.</param>
+public readonly unsafe ref struct IntegerInput(short* codes, float* scales, int* zeros, float* sums)
 {
     public readonly short* Codes = codes;
-    public readonly long CodeStride = codeStride;
     public readonly float* Scales = scales;
-    public readonly long ScaleStride = scaleStride;
+    public readonly int* Zeros = zeros;
     public readonly float* Sums = sums;
 }

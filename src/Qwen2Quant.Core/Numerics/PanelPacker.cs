@@ -21,11 +21,15 @@ internal sealed unsafe class PanelPacker
     private readonly NativeFloats _origins = new();
     private int _channels;
     private long _stride;
+    private float* _values;
     private byte* _ahead;
     private int _aheadBytesPerPiece;
 
     /// <summary>For rows that are not in memory.</summary>
     public NativeFloats Raw { get; } = new();
+
+    /// <summary>The one row of a product of one row.</summary>
+    public ArrangedRow Row { get; } = new();
 
     /// <summary>[depth / 32] times the panel's width, after <see cref="UnpackIntegers"/>.</summary>
     public float* Scales => _scales.Get(0);
@@ -37,10 +41,18 @@ internal sealed unsafe class PanelPacker
     public void UnpackFloats(ElementType type, byte* rows, int channels, int depth)
     {
         (_channels, _stride) = (channels, Stride(depth));
-        float* values = _rows.Get(Width * _stride);
+        float* values = _values = _rows.Get(Width * _stride);
         int rowBytes = checked((int)type.ByteCount(depth));
         LookAhead(rows, (long)channels * rowBytes, depth);
         for (int row = 0; row < channels; row++) type.Decode(new ReadOnlySpan<byte>(rows + ((long)row * rowBytes), rowBytes), new Span<float>(values + (row * _stride), depth));
+    }
+
+    /// <summary>Takes rows of <paramref name="depth"/> 16-bit values, an even number, as pairs where they lie: <see cref="LookAhead"/> has brought them near.</summary>
+    public void TakePairs(byte* rows, int channels, int depth)
+    {
+        (_channels, _stride) = (channels, depth / 2);
+        _values = (float*)rows;
+        LookAhead(rows, 2L * channels * depth, depth / 2);
     }
 
     /// <summary>Takes rows of <paramref name="depth"/> values apart into codes, <see cref="Scales"/> and <see cref="Origins"/>.</summary>
@@ -48,7 +60,7 @@ internal sealed unsafe class PanelPacker
     {
         IntegerForm form = type.Integers!;
         (_channels, _stride) = (channels, Stride(depth / 2));
-        float* values = _rows.Get(Width * _stride);
+        float* values = _values = _rows.Get(Width * _stride);
         int runs = depth / IntegerForm.ScaleLength;
         float* scales = _scales.Get((long)runs * Width), origins = _origins.Get((long)runs * Width);
         if (channels < Width)
@@ -67,7 +79,7 @@ internal sealed unsafe class PanelPacker
     {
         float* panel = _panel.Get(MatrixProduct.DepthBlock * Width);
         if (_channels < Width) new Span<float>(panel, length * Width).Clear();
-        float* rows = _rows.Get(0) + first;
+        float* rows = _values + first;
         for (int piece = 0; piece < length; piece += PieceLength)
         {
             int count = Math.Min(PieceLength, length - piece);

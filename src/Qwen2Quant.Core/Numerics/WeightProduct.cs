@@ -86,12 +86,15 @@ public static unsafe class WeightProduct
         where TFloat : struct, IMatrixProductKernel
         where TInteger : struct, IIntegerKernel
     {
+        IntegerForm? dots = HasDots(job, depth, level) ? job.Part.Type.Integers : null;
+        if (dots is not null) packer.Row.Fill(input, job.FirstRow, depth, dots);
         for (int panel = job.FirstPanel; panel < job.EndPanel; panel++)
         {
             int firstChannel = panel * Width;
             int channels = Math.Min(Width, job.Part.RowCount - firstChannel);
             byte* rows = job.Part.Rows(firstChannel, channels, packer.Raw);
-            if (job.AsIntegers) Integers<TFloat, TInteger>(job, input, rows, channels, depth, job.C + firstChannel, cStride, accumulate, level, packer);
+            if (dots is not null) dots.Dots(rows, job.Part.Type.ByteCount(depth), channels, depth, packer.Row.Input, job.C + firstChannel, accumulate);
+            else if (job.AsIntegers) Integers<TFloat, TInteger>(job, input, rows, channels, depth, job.C + firstChannel, cStride, accumulate, level, packer);
             else Floats<TFloat>(job, input, rows, channels, depth, job.C + firstChannel, cStride, accumulate, level, packer);
         }
 
@@ -101,6 +104,12 @@ public static unsafe class WeightProduct
     private static void Floats<TFloat>(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, long cStride, bool accumulate, SimdLevel level, PanelPacker packer)
         where TFloat : struct, IMatrixProductKernel
     {
+        if (job.RowCount == 1 && level >= SimdLevel.Avx512 && depth % 2 == 0 && (job.Part.Type == PlainTypes.BF16 || job.Part.Type == PlainTypes.F16))
+        {
+            Pairs(job, input, rows, channels, depth, c, accumulate, level, packer);
+            return;
+        }
+
         packer.UnpackFloats(job.Part.Type, rows, channels, depth);
         for (int k = 0; k < depth; k += Block)
         {
@@ -109,21 +118,29 @@ public static unsafe class WeightProduct
         }
     }
 
-    // One row needs no panel where a type multiplies its blocks as they are; the sums of more than 256 runs would be two steps of the product.
-    private static bool TryDots(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, bool accumulate, SimdLevel level)
+    // One row is widened as it is multiplied: the panel takes half the room.
+    [SkipLocalsInit]
+    private static void Pairs(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, bool accumulate, SimdLevel level, PanelPacker packer)
     {
-        IntegerForm form = job.Part.Type.Integers!;
-        if (job.RowCount != 1 || level < SimdLevel.Avx512 || !form.HasDots || (form.HasOrigins && depth > Block * IntegerForm.ScaleLength)) return false;
-        IntegerInput row = new(input.Codes(0, job.FirstRow), input.CodeStride, input.Scales(0, job.FirstRow), input.ScaleStride, input.Sums(0, job.FirstRow));
-        form.Dots(rows, job.Part.Type.ByteCount(depth), channels, depth, row, c, accumulate);
-        return true;
+        float* sums = stackalloc float[Width];
+        delegate*<float*, float*, int, float*, void> row = job.Part.Type == PlainTypes.BF16 ? &SixteenBitProduct<UpperBFloat16>.Row : &SixteenBitProduct<UpperHalf>.Row;
+        packer.TakePairs(rows, channels, depth);
+        for (int k = 0; k < depth; k += Block)
+        {
+            int pairs = Math.Min(Block, depth - k) / 2;
+            row(input.Floats(k / Block, job.FirstRow), packer.Block(k / 2, pairs, level), pairs, sums);
+            MatrixProduct.Merge(sums, 1, channels, c, 0, accumulate || k > 0);
+        }
     }
+
+    // One row needs no panel where a type multiplies its blocks as they are; the sums of more than 256 runs would be two steps of the product.
+    private static bool HasDots(in Job job, int depth, SimdLevel level) =>
+        job.AsIntegers && job.RowCount == 1 && level >= SimdLevel.Avx512 && job.Part.Type.Integers is { HasDots: true } form && !(form.HasOrigins && depth > Block * IntegerForm.ScaleLength);
 
     private static void Integers<TFloat, TInteger>(in Job job, PackedInput input, byte* rows, int channels, int depth, float* c, long cStride, bool accumulate, SimdLevel level, PanelPacker packer)
         where TFloat : struct, IMatrixProductKernel
         where TInteger : struct, IIntegerKernel
     {
-        if (TryDots(job, input, rows, channels, depth, c, accumulate, level)) return;
         packer.UnpackIntegers(job.Part.Type, rows, channels, depth);
         for (int k = 0; k < depth; k += Block)
         {

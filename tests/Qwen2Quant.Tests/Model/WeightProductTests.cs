@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
@@ -59,6 +60,36 @@ public unsafe class WeightProductTests
         foreach (int threads in new[] { 2, 5 }) Assert.Equal(expected, Multiply(a, 130, Depth, parts, threads, true, level));
         foreach (int rows in new[] { 1, 2, 3, 7, 12, 100 }) Assert.Equal(expected.AsSpan(0, rows * channels).ToArray(), Multiply(a, rows, Depth, parts, 2, true, level));
         Assert.Equal(expected.AsSpan(129 * channels).ToArray(), Multiply(a.AsSpan(129 * Depth).ToArray(), 1, Depth, parts, 1, true, level));
+    }
+
+    [Fact]
+    public void OneRowGivesTheBitsThatItGivesAmongOthers()
+    {
+        const int Rows = 4;
+        foreach (ElementType type in GgmlTypes.All.Select(type => type.Element).Where(type => type.CanEncode))
+        {
+            foreach (int depth in type.ValuesPerBlock == 1 ? [2, 31, 258, 600] : type.ValuesPerBlock == 32 ? [32, 96, 128, 160, 224, 256, 896, 5152] : new[] { 256, 768, 5376 })
+            {
+                Part[] parts = [new Part(type, 38, depth, depth)];
+                float[] a = Values(Rows * depth, depth + 1);
+                float[] expected = Multiply(a, Rows, depth, parts, 1, true, Simd.Level);
+                for (int row = 0; row < Rows; row++)
+                {
+                    Assert.Equal(expected.AsSpan(row * 38, 38).ToArray(), Multiply(a.AsSpan(row * depth, depth).ToArray(), 1, depth, parts, 2, true, Simd.Level));
+                }
+            }
+        }
+    }
+
+    [Fact]
+    public void EachHalfOfAPairIsWidenedExactly()
+    {
+        if (Simd.Level < SimdLevel.Avx512) return;
+        for (int bits = 0; bits <= ushort.MaxValue; bits++)
+        {
+            float expected = (float)BitConverter.UInt16BitsToHalf((ushort)bits), actual = UpperHalf.Widen(Vector512.Create(bits << 16))[0];
+            Assert.True(float.IsNaN(expected) ? float.IsNaN(actual) : BitConverter.SingleToUInt32Bits(expected) == BitConverter.SingleToUInt32Bits(actual), $"{bits:x4}");
+        }
     }
 
     [Fact]

@@ -15,10 +15,26 @@ internal interface IIntegerFormat : IBlockFormat
 
     /// <summary>The 32 integers of run <paramref name="run"/> of a block, of magnitude <see cref="IntegerForm.LargestCode"/> at most: value i is scale times integer i plus origin.</summary>
     static abstract Vector512<short> Codes(ref readonly byte block, int run);
+
+    /// <summary>The scales, and origins where the format has them, of the eight runs from a block on.</summary>
+    static abstract unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins);
+}
+
+/// <summary>How <see cref="IntegerForm.Dots"/> multiplies the integers of a format (AVX-512).</summary>
+internal unsafe interface IRunProducts
+{
+    /// <summary>As <see cref="IntegerForm.Zero"/>.</summary>
+    static abstract int Zero { get; }
+
+    /// <summary>As <see cref="IntegerForm.Arrange"/>.</summary>
+    static abstract void Arrange(short* codes, short* arranged);
+
+    /// <summary>Products of arranged activations with runs <paramref name="run"/> (0 or 4) to run + 3 of the 256 values from a block on: lane i of 128 bits has four sums that make up run i's.</summary>
+    static abstract Vector512<int> FourRuns(byte* blocks, int run, short* arranged);
 }
 
 /// <summary>The integers of a block format, row by row.</summary>
-internal sealed unsafe class BlockIntegers<TFormat> : IntegerForm where TFormat : struct, IIntegerFormat
+internal sealed unsafe class BlockIntegers<TFormat, TProducts> : IntegerForm where TFormat : struct, IIntegerFormat where TProducts : struct, IRunProducts
 {
     private static int RunsOfBlock => TFormat.BlockValues / ScaleLength;
 
@@ -44,87 +60,12 @@ internal sealed unsafe class BlockIntegers<TFormat> : IntegerForm where TFormat 
         }
     }
 
-    [SkipLocalsInit]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    public override void Dots(byte* blocks, long rowBytes, int rowCount, int depth, in IntegerInput input, float* c, bool accumulate)
-    {
-        float* scales = stackalloc float[3 * RunsPerBlock];
-        float* origins = scales + RunsPerBlock;
-        float* sums = origins + RunsPerBlock;
-        int runCount = depth / ScaleLength;
-        for (int row = 0; row < rowCount; row++)
-        {
-            byte* block = blocks + (row * rowBytes);
-            float result = accumulate ? c[row] : 0, origin = 0;
-            for (int first = 0; first < runCount; first += RunsPerBlock)
-            {
-                int runs = Math.Min(RunsPerBlock, runCount - first);
-                byte* begin = block;
-                for (int run = 0; run < runs; run += RunsOfBlock)
-                {
-                    Sse.Prefetch0(block + BytesAhead);
-                    if (TFormat.BlockBytes > 64) Sse.Prefetch0(block + BytesAhead + 64);
-                    if (TFormat.BlockBytes > 128) Sse.Prefetch0(block + BytesAhead + 128);
-                    TFormat.UnpackScales(ref *block, ref scales[run], ref origins[run], 1);
-                    block += TFormat.BlockBytes;
-                }
+    public override int Zero => TProducts.Zero;
 
-                short* a = input.Codes + (first / RunsPerBlock * input.CodeStride);
-                float* aScales = input.Scales + (first / RunsPerBlock * input.ScaleStride);
-                float sum = 0;
-                if (runs == RunsPerBlock)
-                {
-                    // Scales are multiplied one by one: a wide load would wait for the narrow stores that wrote them.
-                    Avx.Store(sums, Avx.ConvertToVector256Single(EightSums(begin, a)));
-                    for (int run = 0; run < RunsPerBlock; run++) sum = MathF.FusedMultiplyAdd(sums[run], aScales[run] * scales[run], sum);
-                }
-                else
-                {
-                    for (int run = 0; run < runs; run++)
-                    {
-                        Vector512<int> products = Avx512BW.MultiplyAddAdjacent(Avx512BW.LoadVector512(a + (run * ScaleLength)), RunAt(begin, run));
-                        sum = MathF.FusedMultiplyAdd(Vector512.Sum(products), aScales[run] * scales[run], sum);
-                    }
-                }
+    public override void Arrange(short* codes, short* arranged) => TProducts.Arrange(codes, arranged);
 
-                result = accumulate || first > 0 ? result + sum : sum;
-                if (!TFormat.HasOrigins) continue;
-                for (int run = 0; run < runs; run++) origin = MathF.FusedMultiplyAdd(input.Sums[first + run], origins[run], origin);
-            }
-
-            c[row] = TFormat.HasOrigins ? result + origin : result;
-        }
-    }
-
-    // How far ahead rows are asked for: the blocks' odd sizes hide from the processor that they follow one another.
-    private const int BytesAhead = 4096;
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector512<short> RunAt(byte* blocks, int run) =>
-        RunsOfBlock == 1 ? TFormat.Codes(ref blocks[run * TFormat.BlockBytes], 0) : TFormat.Codes(ref blocks[run / RunsOfBlock * TFormat.BlockBytes], run % RunsOfBlock);
-
-    // The sums of the products of eight runs of 32.
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<int> EightSums(byte* blocks, short* a)
-    {
-        Vector512<int> low = FourSums(blocks, 0, a), high = FourSums(blocks, 4, a + (4 * ScaleLength));
-        Vector512<int> halves = Avx512F.Add(Avx512F.Shuffle4x128(low, high, 0x44), Avx512F.Shuffle4x128(low, high, 0xee));
-        Vector512<int> sums = Avx512F.Add(halves, Avx512F.Shuffle4x128(halves, halves, 0xb1));
-        return Vector256.Create(sums.GetLower().GetLower(), sums.GetUpper().GetLower());
-    }
-
-    // In each 128-bit lane four runs' sums of that lane's products.
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector512<int> FourSums(byte* blocks, int run, short* a)
-    {
-        Vector512<int> p0 = Avx512BW.MultiplyAddAdjacent(Avx512BW.LoadVector512(a), RunAt(blocks, run));
-        Vector512<int> p1 = Avx512BW.MultiplyAddAdjacent(Avx512BW.LoadVector512(a + ScaleLength), RunAt(blocks, run + 1));
-        Vector512<int> p2 = Avx512BW.MultiplyAddAdjacent(Avx512BW.LoadVector512(a + (2 * ScaleLength)), RunAt(blocks, run + 2));
-        Vector512<int> p3 = Avx512BW.MultiplyAddAdjacent(Avx512BW.LoadVector512(a + (3 * ScaleLength)), RunAt(blocks, run + 3));
-        Vector512<long> q0 = Avx512F.Add(Avx512F.UnpackLow(p0, p1), Avx512F.UnpackHigh(p0, p1)).AsInt64();
-        Vector512<long> q1 = Avx512F.Add(Avx512F.UnpackLow(p2, p3), Avx512F.UnpackHigh(p2, p3)).AsInt64();
-        return Avx512F.Add(Avx512F.UnpackLow(q0, q1).AsInt32(), Avx512F.UnpackHigh(q0, q1).AsInt32());
-    }
+    public override void Dots(byte* blocks, long rowBytes, int rowCount, int depth, in IntegerInput input, float* c, bool accumulate) =>
+        BlockDots<TFormat, TProducts>.Run(blocks, rowBytes, rowCount, depth, input, c, accumulate);
 }
 
 /// <summary>Bytes of blocks to the 32 shorts of a run.</summary>
@@ -168,6 +109,18 @@ internal static class Shorts
         return Widen(Avx2.IsSupported
             ? Avx2.Shuffle(both, indices)
             : Vector256.Create(Vector128.Shuffle(table, indices.GetLower()), Vector128.Shuffle(table, indices.GetUpper())));
+    }
+
+    /// <summary>As <see cref="IIntegerFormat.EightScales"/>, one by one, of a format without origins.</summary>
+    [SkipLocalsInit]
+    public static unsafe Vector256<float> UnpackedScales<TFormat>(byte* blocks, out Vector256<float> origins) where TFormat : struct, IIntegerFormat
+    {
+        float* scales = stackalloc float[8];
+        float none = 0;
+        int runs = TFormat.BlockValues / IntegerForm.ScaleLength;
+        for (int run = 0; run < 8; run += runs) TFormat.UnpackScales(ref blocks[run / runs * TFormat.BlockBytes], ref scales[run], ref none, 1);
+        origins = default;
+        return Vector256.Load(scales);
     }
 
     /// <summary>Two scales, each for 16 values.</summary>

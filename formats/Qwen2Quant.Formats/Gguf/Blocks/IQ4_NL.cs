@@ -33,6 +33,13 @@ internal readonly struct IQ4_NL : ICodecFormat, IIntegerFormat
     public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => scales = HalfAt(in block, 0);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins)
+    {
+        origins = default;
+        return EightHalves.At(blocks, BlockBytes);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Lookup(ref ByteAt(in block, 2), NibbleTable.Iq4Integers);
 
     /// <summary>ggml's codes are nearest under the scale before it is rounded.</summary>

@@ -39,6 +39,8 @@ internal readonly struct IQ4_XS : ICodecFormat, IIntegerFormat
         for (int k = 0; k < SubBlocks; k++) Unsafe.Add(ref scales, k * stride) = d * MultipleAt(in block, k);
     }
 
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins) => Shorts.UnpackedScales<IQ4_XS>(blocks, out origins);
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Lookup(ref ByteAt(in block, 8 + (16 * run)), NibbleTable.Iq4Integers);
 

@@ -33,6 +33,8 @@ internal readonly struct MXFP4 : ICodecFormat, IIntegerFormat
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => scales = HalfScale(ByteAt(in block, 0));
 
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins) => Shorts.UnpackedScales<MXFP4>(blocks, out origins);
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Lookup(ref ByteAt(in block, 1), NibbleTable.Fp4Integers);
 

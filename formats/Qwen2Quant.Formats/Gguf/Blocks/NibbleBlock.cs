@@ -37,19 +37,19 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IIntegerFo
         get => 1 << TFormat.CodeBits;
     }
 
-    private static int Zero
+    internal static int Zero
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         get => TFormat.HasMinimum ? 0 : CodeCount / 2;
     }
 
-    private static int FifthBitOffset
+    internal static int FifthBitOffset
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         get => TFormat.HasMinimum ? 4 : 2;
     }
 
-    private static int NibbleOffset
+    internal static int NibbleOffset
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         get => FifthBitOffset + (TFormat.CodeBits == 5 ? 4 : 0);
@@ -77,6 +77,13 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IIntegerFo
     {
         scales = HalfAt(in block, 0);
         if (TFormat.HasMinimum) origins = HalfAt(in block, 2);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins)
+    {
+        origins = TFormat.HasMinimum ? EightHalves.At(blocks + 2, BlockBytes) : default;
+        return EightHalves.At(blocks, BlockBytes);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -55,6 +55,13 @@ internal readonly struct Q3_K : ICodecFormat, IIntegerFormat
     public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) =>
         SignedSubBlocks.Spread(HalfAt(in block, HalfOffset), ref scales, stride);
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins)
+    {
+        origins = default;
+        return Vector256.Create(HalfAt(ref *blocks, HalfOffset));
+    }
+
     /// <summary>With the sub-scales in them.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run)

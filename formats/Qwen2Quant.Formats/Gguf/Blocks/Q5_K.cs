@@ -44,6 +44,9 @@ internal readonly struct Q5_K : IAffineFormat, IIntegerFormat
     public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => SixBitScales.Unpack(in block, ref scales, ref origins, stride);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins) => SixBitScales.Eight(blocks, out origins);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run)
     {
         Vector256<byte> low = Shorts.Bits(Shorts.Load(ref ByteAt(in block, 48 + (32 * (run >> 1)))), 4 * (run & 1), 15);

@@ -31,6 +31,13 @@ internal readonly struct Q8_0 : ICodecFormat, IIntegerFormat
     public static void UnpackScales(ref readonly byte block, ref float scales, ref float origins, int stride) => scales = HalfAt(in block, 0);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> EightScales(byte* blocks, out Vector256<float> origins)
+    {
+        origins = default;
+        return EightHalves.At(blocks, BlockBytes);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<short> Codes(ref readonly byte block, int run) => Shorts.Widen(Shorts.Load(ref ByteAt(in block, 2)).AsSByte());
 
     public static void EncodeBatch<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, float rowVariance, Effort effort, ref byte blocks)

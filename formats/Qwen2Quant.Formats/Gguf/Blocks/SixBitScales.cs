@@ -1,4 +1,6 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace Qwen2Quant.Formats.Gguf.Blocks;
 
@@ -28,6 +30,20 @@ internal static class SixBitScales
             Unsafe.Add(ref scales, k * stride) = d * scale;
             Unsafe.Add(ref origins, k * stride) = -dmin * minimum;
         }
+    }
+
+    /// <summary>As <see cref="Unpack"/>, in one step.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> Eight(byte* block, out Vector256<float> origins)
+    {
+        // Bytes 0 to 3, 4 to 7 and 8 to 11 of the twelve as whole numbers.
+        (uint low, uint mid, uint high) = (*(uint*)(block + 4), *(uint*)(block + 8), *(uint*)(block + 12));
+        ulong scaleBytes = (low & 0x3f3f3f3f) | ((ulong)((high & 0x0f0f0f0f) | ((low >> 2) & 0x30303030)) << 32);
+        ulong minimumBytes = (mid & 0x3f3f3f3f) | ((ulong)(((high >> 4) & 0x0f0f0f0f) | ((mid >> 2) & 0x30303030)) << 32);
+        Vector256<float> scales = Avx.ConvertToVector256Single(Avx2.ConvertToVector256Int32(Vector128.CreateScalarUnsafe(scaleBytes).AsByte()));
+        Vector256<float> minima = Avx.ConvertToVector256Single(Avx2.ConvertToVector256Int32(Vector128.CreateScalarUnsafe(minimumBytes).AsByte()));
+        origins = Vector256.Create(-Field.HalfAt(ref *block, 2)) * minima;
+        return Vector256.Create(Field.HalfAt(ref *block, 0)) * scales;
     }
 
     /// <summary>The inverse of <see cref="At"/>: eight integers of 0 to 63 each.</summary>
