@@ -22,6 +22,10 @@ internal readonly partial struct CodebookBlock<TLayout>
     private const int JudgedCount = 48;
     private const float JudgedRatio = 1.0125f;
 
+    /// <summary>The four steps that the fast effort tries, in units of the best one without a codebook: of several starts and ratios these lost least over all types.</summary>
+    private const float FastStart = 0.9f;
+    private const float FastRatio = 1.15f;
+
     private const int ScaleCount = 16;
 
     [SkipLocalsInit]
@@ -35,7 +39,8 @@ internal readonly partial struct CodebookBlock<TLayout>
         Span<float> products = stackalloc float[laneValues];
         Span<float> flips = stackalloc float[TLayout.HasEvenSigns ? laneValues / 8 : 0];
         Span<byte> signs = stackalloc byte[laneValues / 8];
-        LoadBlocks<T>(values, importance, units, x, w, signs);
+        Span<bool> hasPivots = stackalloc bool[blockCount];
+        LoadBlocks<T>(values, importance, units, x, w, signs, hasPivots);
         for (int i = 0; i < laneValues; i += T.Width) T.Store(T.Broadcast(-2) * Block32.At<T>(ref w[0], i) * LaneMath.Abs(Block32.At<T>(ref x[0], i)), ref products[i]);
         for (int i = 0; i < flips.Length; i++)
         {
@@ -65,8 +70,9 @@ internal readonly partial struct CodebookBlock<TLayout>
         int rounds = effort == Effort.High ? 6 : 1;
         for (int round = 0; round < rounds; round++)
         {
-            if (effort == Effort.Fast) TakeNearest(centers, units, d, best, codes);
-            else TryScales<T>(scan, centers, units, d, best, codes, costs);
+            // No parabola shows how near a step comes to one value that outweighs all others.
+            if (effort != Effort.Fast || hasPivots.Contains(true)) TryScales<T>(scan, centers, units, d, best, codes, costs);
+            if (effort == Effort.Fast) TakeNearest(centers, units, d, hasPivots, best, codes);
             for (int b = 0; b < blockCount; b++)
             {
                 for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
@@ -85,7 +91,9 @@ internal readonly partial struct CodebookBlock<TLayout>
     }
 
     /// <summary>Values in units and weights of at most one, as lanes, and the signs of each eight; where all weights of a block are zero they count as one.</summary>
-    private static void LoadBlocks<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w, Span<byte> signs)
+    /// <param name="hasPivots">Receives true where one weight is more than all others of its block together.</param>
+    private static void LoadBlocks<T>(
+        ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w, Span<byte> signs, Span<bool> hasPivots)
         where T : unmanaged, ILanes<T>
     {
         Span<float> scaled = stackalloc float[values.Length];
@@ -103,6 +111,13 @@ internal readonly partial struct CodebookBlock<TLayout>
 
             (float peak, float most) = (T.MaxAcross(peaks), T.MaxAcross(greatest));
             units[b] = peak >= LeastMagnitude ? MathF.ScaleB(1, -Math.Min(MathF.ILogB(peak), 125)) : 0;
+            (float sum0, float sum1, float sum2, float sum3) = (0, 0, 0, 0);
+            for (int i = 256 * b; i < 256 * (b + 1) && most > 0; i += 4)
+            {
+                (sum0, sum1, sum2, sum3) = (sum0 + importance[i], sum1 + importance[i + 1], sum2 + importance[i + 2], sum3 + importance[i + 3]);
+            }
+
+            hasPivots[b] = 2 * most > (sum0 + sum1) + (sum2 + sum3);
             (T unit, T divisor) = (T.Broadcast(units[b]), T.Broadcast(most));
             for (int i = 256 * b; i < 256 * (b + 1); i += T.Width)
             {
@@ -124,7 +139,7 @@ internal readonly partial struct CodebookBlock<TLayout>
     private static void FindCenters<T>(in CodebookScan scan, ReadOnlySpan<float> x, ReadOnlySpan<float> w, Effort effort, Span<float> centers, Span<float> curvatures, Span<float> squares)
         where T : unmanaged, ILanes<T>
     {
-        int count = effort == Effort.High ? 16 : 8;
+        int count = effort switch { Effort.Fast => 4, Effort.Normal => 8, _ => 16 };
         Span<float> steps = stackalloc float[count * Stride];
         Span<float> costs = stackalloc float[count * Stride];
         for (int g = 0; g < Stride; g += T.Width)
@@ -144,7 +159,16 @@ internal readonly partial struct CodebookBlock<TLayout>
             T step = typical * T.Broadcast(0.72f);
             T last = T.Max(peak * T.Broadcast(1.05f / TLayout.Codebook.Levels[^1]), typical * T.Broadcast(1.35f));
             T ratio = T.Sqrt(T.Sqrt(T.Sqrt(last / step)));
-            if (count > 8) ratio = T.Sqrt(ratio);
+            if (effort == Effort.Fast)
+            {
+                step = Relaxed(in x[g], in w[g], step, ratio) * T.Broadcast(FastStart);
+                ratio = T.Broadcast(FastRatio);
+            }
+            else if (effort == Effort.High)
+            {
+                ratio = T.Sqrt(ratio);
+            }
+
             for (int k = 0; k < count; k++, step *= ratio) T.Store(step, ref steps[(k * Stride) + g]);
         }
 
@@ -165,6 +189,40 @@ internal readonly partial struct CodebookBlock<TLayout>
 
             if (!float.IsFinite(centers[l]) || !float.IsFinite(curvatures[l])) (centers[l], curvatures[l]) = (0, 0);
         }
+    }
+
+    /// <summary>
+    /// The best step of the values' magnitudes if every row of levels were in the codebook and the levels evenly spaced: of eight steps, each <paramref name="ratio"/> times
+    /// the one before, that under whose levels the least squares step explains most.
+    /// </summary>
+    private static T Relaxed<T>(ref readonly float x, ref readonly float w, T step, T ratio) where T : unmanaged, ILanes<T>
+    {
+        ReadOnlySpan<float> levels = TLayout.Codebook.Levels;
+        (float least, float spacing) = (levels[0], (levels[^1] - levels[0]) / (levels.Length - 1));
+        T rounding = T.Broadcast(SymmetricSearch.Rounding), most = T.Broadcast(SymmetricSearch.Rounding + levels.Length - 1);
+        T shift = T.Broadcast(SymmetricSearch.Rounding - (least / spacing));
+        T best = T.Broadcast(-1), fitted = step;
+        for (int k = 0; k < 8; k++, step *= ratio)
+        {
+            T inverse = T.Broadcast(1) / (step * T.Broadcast(spacing));
+            T sumA = T.Broadcast(0), sumB = sumA;
+            for (int i = 0; i < SubLength; i++)
+            {
+                T magnitude = LaneMath.Abs(At<T>(in x, i));
+                T code = T.Max(T.Min(T.MultiplyAdd(magnitude, inverse, shift), most), rounding) - rounding;
+                T level = T.MultiplyAdd(code, T.Broadcast(spacing), T.Broadcast(least));
+                T weighted = At<T>(in w, i) * level;
+                sumA = T.MultiplyAdd(weighted, magnitude, sumA);
+                sumB = T.MultiplyAdd(weighted, level, sumB);
+            }
+
+            T trial = sumA / sumB;
+            T isBetter = T.Greater(trial * sumA, best);
+            best = T.Select(isBetter, trial * sumA, best);
+            fitted = T.Select(isBetter, trial, fitted);
+        }
+
+        return fitted;
     }
 
     /// <summary>The d of one block that cost least by the parabolas, as halves, the best first.</summary>
@@ -203,12 +261,13 @@ internal readonly partial struct CodebookBlock<TLayout>
         }
     }
 
-    /// <summary>Takes for each sub-block the scale nearest to its center under the block's one d.</summary>
-    private static void TakeNearest(ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes)
+    /// <summary>Takes for each sub-block of the blocks without a pivot the scale nearest to its center under the block's one d.</summary>
+    private static void TakeNearest(ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, ReadOnlySpan<bool> hasPivots, Span<float> best, Span<float> codes)
     {
         d.CopyTo(best);
         for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
         {
+            if (hasPivots[l / TLayout.SubBlocks]) continue;
             codes[l] = Math.Clamp((int)(ScaleOf(centers[l], d[l / TLayout.SubBlocks] * units[l / TLayout.SubBlocks]) + 0.5f), 0, ScaleCount - 1);
         }
     }
@@ -222,7 +281,7 @@ internal readonly partial struct CodebookBlock<TLayout>
     private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes, Span<float> leastCosts)
         where T : unmanaged, ILanes<T>
     {
-        const int width = CodebookScan.Octet;
+        const int width = 2 * CodebookScan.Quad;
         int tried = d.Length / units.Length;
         Span<float> steps = stackalloc float[tried * width * Stride];
         Span<float> costs = stackalloc float[tried * width * Stride];
@@ -271,12 +330,12 @@ internal readonly partial struct CodebookBlock<TLayout>
         return true;
     }
 
-    /// <summary>The half d of one block under which <c>sum w x q</c> is <c>sum w x^2</c>.</summary>
+    /// <summary>Enlarges the half d of one block by what its codes lose in <see cref="Gain"/>.</summary>
     private static void RestoreGain(double linear, ReadOnlySpan<float> squares, ref float d)
     {
         double square = 0;
         foreach (float part in squares) square += part;
-        if (linear < 0) d = (float)(Half)Math.Min(-2 * square / linear, 65504);
+        if (linear < 0) d = (float)(Half)Math.Min(d + (Gain.Restored * ((-2 * square / linear) - d)), 65504);
     }
 
     /// <summary>What one block with the chosen rows and scales costs under d: <c>d (d square + linear)</c>, but for a constant.</summary>
