@@ -103,7 +103,7 @@ public class CodebookGridTests
         }
     }
 
-    /// <summary>The weighted product of each decoded block with its values is theirs with themselves, but for the rounding of d to a half.</summary>
+    /// <summary>The weighted product of each decoded block with its values is theirs with themselves, but for about a tenth of the error and the rounding of d to a half: a least squares d loses all of it.</summary>
     [Theory]
     [MemberData(nameof(Types))]
     public void Searched_blocks_keep_their_gain(string name)
@@ -115,14 +115,15 @@ public class CodebookGridTests
             type.Decode(BlockData.Encode(type, values, 512, importance, effort), decoded);
             for (int start = 0; start < values.Length; start += 256)
             {
-                (double kept, double whole) = (0, 0);
+                (double kept, double whole, double error) = (0, 0, 0);
                 for (int i = start; i < start + 256; i++)
                 {
                     kept += (double)importance[i % 512] * values[i] * decoded[i];
                     whole += (double)importance[i % 512] * values[i] * values[i];
+                    error += importance[i % 512] * Math.Pow(values[i] - (double)decoded[i], 2);
                 }
 
-                Assert.InRange(kept / whole, 1 - 6e-4, 1 + 6e-4);
+                Assert.InRange(kept / whole, 1 - (0.15 * error / whole) - 1e-3, 1 + 1e-3);
             }
         }
     }

@@ -27,7 +27,7 @@ public static class PresetCommand
         Effort effort = Enum.Parse<Effort>(arguments.Text("--effort") ?? "normal", ignoreCase: true);
         int windows = arguments.Number("--chunks", 8, 1);
         string? imatrixPath = arguments.Text("--imatrix");
-        bool withoutImatrix = !arguments.Flag("--imatrix-only");
+        bool withoutImatrix = !arguments.Flag("--imatrix-only"), withImatrix = !arguments.Flag("--no-imatrix");
         string path = arguments.Finish(1)[0];
         if (InteropPackages.LlamaLibraries is null) throw new InvalidOperationException("llama.cpp is not installed: npm ci --ignore-scripts in tests/Qwen2Quant.EndToEnd/interop");
         string folder = Directory.CreateTempSubdirectory("qwen2quant-presets").FullName;
@@ -36,15 +36,13 @@ public static class PresetCommand
             RunContext context = new();
             using Checkpoint source = Checkpoint.Open(path, context);
             MeasuredBase measured = new(source, windows, context);
-            Imatrix imatrix = imatrixPath is null ? Collect(source, context) : ImatrixReader.Read(context.Files, imatrixPath, new ReadOptions());
-            Importance importance = Importance.Create(imatrix, source.Tensors.Catalogue, imatrixPath, ImportanceFilter.All, strict: false, context);
-            Dictionary<string, float[]> weights = imatrix.MeanSquares();
+            Imatrix? imatrix = !withImatrix ? null : imatrixPath is null ? Collect(source, context) : ImatrixReader.Read(context.Files, imatrixPath, new ReadOptions());
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{Path.GetFileName(path)}: perplexity {measured.Perplexity:f4} on {measured.ScoredTokens} positions, effort {effort.ToString().ToLowerInvariant()}\n"));
             Console.WriteLine("| preset | importance | bytes | llama.cpp: KL | perplexity | ours: KL | perplexity | ratio | seconds, theirs | ours |\n|---|---|---|---|---|---|---|---|---|---|");
             foreach (string preset in presets)
             {
                 if (withoutImatrix) Measure(preset, null, null);
-                Measure(preset, importance, weights);
+                if (imatrix is not null) Measure(preset, Importance.Create(imatrix, source.Tensors.Catalogue, imatrixPath, ImportanceFilter.All, strict: false, context), imatrix.MeanSquares());
             }
 
             void Measure(string preset, Importance? given, Dictionary<string, float[]>? theirs)

@@ -22,6 +22,7 @@ internal readonly partial struct AffineBlock<TFormat>
         {
             Lanes = lanes,
             Weights = weights,
+            Others = stackalloc float[hasImportance ? weights.Length : 0],
             State = stackalloc float[Batch.Rows * Blocks.Search.Stride],
             Parameters = parameters,
             BestErrors = stackalloc float[BatchBlocks],
@@ -33,21 +34,35 @@ internal readonly partial struct AffineBlock<TFormat>
             // The mirrored block has d and dmin below zero.
             if (side == 1) Negate<T>(lanes);
             batch.Start<T>(plan.Start);
+            batch.PartPivots<T>();
             for (int n = 0; n < plan.UnitTries; n++)
             {
                 batch.ChooseUnits(1 + (0.01f * (n - (plan.UnitTries / 2))));
                 batch.RoundStart<T>();
-                for (int refit = 0; refit <= plan.Refits; refit++)
-                {
-                    if (refit != 0) batch.RefitUnits();
-                    batch.Search<T>(refit == 0 ? plan.First : plan.Later, refit < plan.Refits);
-                    batch.KeepBest(side == 0 ? 1 : -1);
-                }
+                Refine<T>(batch, plan, side == 0 ? 1 : -1, hasPivotAlone: false);
             }
+
+            if (!batch.HasPivots()) continue;
+            // No pair of integers may bring the pivot near its value under such units: these are fitted to it first.
+            batch.ChooseUnits(1);
+            batch.RoundStart<T>();
+            batch.Search<T>(default, isMeasured: true);
+            batch.RefitUnits();
+            Refine<T>(batch, plan, side == 0 ? 1 : -1, hasPivotAlone: true);
         }
 
         batch.RestoreGains<T>(plan.Sides == 1 ? 1 : -1);
         Store<T>(values, parameters, ref blocks);
+    }
+
+    private static void Refine<T>(Batch batch, in Plan plan, int sign, bool hasPivotAlone) where T : unmanaged, ILanes<T>
+    {
+        for (int refit = 0; refit <= plan.Refits; refit++)
+        {
+            if (refit != 0) batch.RefitUnits();
+            batch.Search<T>(refit == 0 ? plan.First : plan.Later, refit < plan.Refits);
+            batch.KeepBest(sign, hasPivotAlone);
+        }
     }
 
     private static void Store<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> parameters, ref byte blocks) where T : unmanaged, ILanes<T>
@@ -93,9 +108,10 @@ internal readonly partial struct AffineBlock<TFormat>
     /// <summary>A batch's sub-blocks as lanes, and what is known of them: rows of one float a lane.</summary>
     private ref struct Batch
     {
-        public const int Rows = 15;
+        public const int Rows = 20;
 
-        public Span<float> Lanes, Weights, State, Parameters, BestErrors;
+        /// <summary>Others are the weights without the greatest of each lane, the pivot's; empty where all weights are equal.</summary>
+        public Span<float> Lanes, Weights, Others, State, Parameters, BestErrors;
 
         private readonly Span<float> Steps => Row(0);
         private readonly Span<float> Offsets => Row(1);
@@ -112,6 +128,11 @@ internal readonly partial struct AffineBlock<TFormat>
         private readonly Span<float> CodeValues => Row(12);
         private readonly Span<float> Squares => Row(13);
         private readonly Span<float> DecodedValues => Row(14);
+        private readonly Span<float> Pivots => Row(15);
+        private readonly Span<float> PivotWeights => Row(16);
+        private readonly Span<float> PivotCodes => Row(17);
+        private readonly Span<float> OtherWeightSums => Row(18);
+        private readonly Span<float> OtherValueSums => Row(19);
 
         public readonly void Start<T>(AffineStart start) where T : unmanaged, ILanes<T>
         {
@@ -126,6 +147,66 @@ internal readonly partial struct AffineBlock<TFormat>
                 T.Store(sum, ref ValueSums[g]);
                 T.Store(sum * LaneMath.FiniteInverse(totals.Weight), ref Means[g]);
             }
+        }
+
+        /// <summary>Parts each lane's pivot from the others, so that the sums of these are exact however much it outweighs them.</summary>
+        public readonly void PartPivots<T>() where T : unmanaged, ILanes<T>
+        {
+            if (Others.IsEmpty)
+            {
+                PivotWeights.Clear();
+                WeightSums.CopyTo(OtherWeightSums);
+                ValueSums.CopyTo(OtherValueSums);
+                return;
+            }
+
+            for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
+            {
+                T pivot = T.Broadcast(0), greatest = pivot;
+                for (int i = g; i < Weights.Length; i += Blocks.Search.Stride)
+                {
+                    T weight = At<T>(Weights, i);
+                    T isGreater = T.Greater(weight, greatest);
+                    greatest = T.Select(isGreater, weight, greatest);
+                    pivot = T.Select(isGreater, At<T>(Lanes, i), pivot);
+                }
+
+                T parted = T.Broadcast(0), sum = parted, sumX = parted;
+                for (int i = g; i < Weights.Length; i += Blocks.Search.Stride)
+                {
+                    (T weight, T value) = (At<T>(Weights, i), At<T>(Lanes, i));
+                    // As great a weight on the same value is part of it.
+                    T isPivot = T.Equal(weight, greatest) & T.Equal(value, pivot);
+                    T other = T.Select(isPivot, T.Broadcast(0), weight);
+                    parted += weight - other;
+                    sum += other;
+                    sumX = T.MultiplyAdd(other, value, sumX);
+                    T.Store(other, ref Others[i]);
+                }
+
+                T.Store(pivot, ref Pivots[g]);
+                T.Store(parted, ref PivotWeights[g]);
+                T.Store(sum, ref OtherWeightSums[g]);
+                T.Store(sumX, ref OtherValueSums[g]);
+            }
+        }
+
+        public readonly bool HasPivots()
+        {
+            for (int b = 0; b < BatchBlocks; b++)
+            {
+                if (HasPivot(b)) return true;
+            }
+
+            return false;
+        }
+
+        /// <summary>True where one weight is more than all others of the block together.</summary>
+        private readonly bool HasPivot(int block)
+        {
+            float greatest = 0;
+            foreach (float weight in PivotWeights.Slice(block * SubBlocks, SubBlocks)) greatest = MathF.Max(weight, greatest);
+            return 2 * greatest > SumOf(WeightSums, block);
         }
 
         /// <summary>Units under which the largest step and offset of a block are <paramref name="factor"/> times less than the limit of integers.</summary>
@@ -164,7 +245,9 @@ internal readonly partial struct AffineBlock<TFormat>
                 T.Store(minimum, ref Minima[g]);
                 T.Store(error, ref Errors[g]);
                 if (!isMeasured) continue;
-                moments = Measure(g, scaleUnit * scale, minimumUnit * minimum, out _);
+                (T step, T offset) = (scaleUnit * scale, minimumUnit * minimum);
+                moments = AffineSearch.Measure(in Lanes[g], in (Others.IsEmpty ? Weights : Others)[g], TFormat.SubLength, TFormat.CodeLimit, step, offset, out _);
+                T.Store(AffineSearch.Round((At<T>(Pivots, g) + offset) * LaneMath.FiniteInverse(step), TFormat.CodeLimit), ref PivotCodes[g]);
                 T.Store(moments.Code, ref CodeSums[g]);
                 T.Store(moments.Code2, ref CodeSquares[g]);
                 T.Store(moments.CodeValue, ref CodeValues[g]);
@@ -173,13 +256,14 @@ internal readonly partial struct AffineBlock<TFormat>
 
         /// <summary>Keeps the parameters of blocks that lose less than before.</summary>
         /// <param name="sign">-1 when the lanes are the block's negatives.</param>
-        public readonly void KeepBest(int sign)
+        /// <param name="hasPivotAlone">True to leave blocks without a pivot as they are.</param>
+        public readonly void KeepBest(int sign, bool hasPivotAlone)
         {
             for (int b = 0; b < BatchBlocks; b++)
             {
+                if (hasPivotAlone && !HasPivot(b)) continue;
                 int first = b * SubBlocks;
-                float error = 0;
-                for (int k = first; k < first + SubBlocks; k++) error += Errors[k];
+                float error = SumOf(Errors, b);
                 if (error >= BestErrors[b]) continue;
                 BestErrors[b] = error;
                 Span<float> own = Parameters.Slice(b * ParameterCount, ParameterCount);
@@ -198,11 +282,12 @@ internal readonly partial struct AffineBlock<TFormat>
                 for (int k = first; k < first + SubBlocks; k++)
                 {
                     (double scale, double minimum) = (Scales[k], Minima[k]);
-                    scale2 += scale * scale * CodeSquares[k];
-                    cross += scale * minimum * CodeSums[k];
-                    minimum2 += minimum * minimum * WeightSums[k];
-                    scaleValue += scale * CodeValues[k];
-                    minimumValue += minimum * ValueSums[k];
+                    (double weight, double code, double value) = (PivotWeights[k], PivotCodes[k], Pivots[k]);
+                    scale2 += scale * scale * (CodeSquares[k] + (weight * code * code));
+                    cross += scale * minimum * (CodeSums[k] + (weight * code));
+                    minimum2 += minimum * minimum * (OtherWeightSums[k] + weight);
+                    scaleValue += scale * (CodeValues[k] + (weight * code * value));
+                    minimumValue += minimum * (OtherValueSums[k] + (weight * value));
                 }
 
                 double determinant = (scale2 * minimum2) - (cross * cross);
@@ -218,20 +303,13 @@ internal readonly partial struct AffineBlock<TFormat>
         }
 
         /// <summary>
-        /// Enlarges d and dmin by <c>sum wx^2 / sum wxy</c> of values x and what they decode to, y. Parameters of least error leave y a projection of x: as a factor of
-        /// a matrix product it is less by the part of x that is lost, and where inputs are correlated such a loss common to all values weighs more than its share of the
-        /// error.
+        /// Enlarges d and dmin by what they lose in <see cref="Gain"/>, unless that costs more than twice the share of the error that it must: where one column outweighs
+        /// all others, its value is met so closely that the rounding of the halves counts.
         /// </summary>
         /// <param name="sign">-1 when the lanes are the block's negatives.</param>
         public readonly void RestoreGains<T>(int sign) where T : unmanaged, ILanes<T>
         {
-            for (int lane = 0; lane < Blocks.Search.Stride; lane++)
-            {
-                ReadOnlySpan<float> own = Parameters.Slice(lane / SubBlocks * ParameterCount, ParameterCount);
-                Steps[lane] = sign * own[0] * own[2 + (lane % SubBlocks)];
-                Offsets[lane] = sign * own[1] * own[2 + SubBlocks + (lane % SubBlocks)];
-            }
-
+            LoadKept(sign);
             for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
             {
                 (T step, T offset) = (At<T>(Steps, g), At<T>(Offsets, g));
@@ -240,14 +318,45 @@ internal readonly partial struct AffineBlock<TFormat>
                 T.Store(AffineSearch.Squares<T>(in Lanes[g], in Weights[g], TFormat.SubLength), ref Squares[g]);
             }
 
+            Span<(float D, float Minimum, float Most)> kept = stackalloc (float, float, float)[BatchBlocks];
             for (int b = 0; b < BatchBlocks; b++)
             {
-                float square = 0, decoded = 0;
-                for (int k = b * SubBlocks; k < (b + 1) * SubBlocks; k++) (square, decoded) = (square + Squares[k], decoded + DecodedValues[k]);
-                if (!(decoded > 0)) continue;
+                (float square, float decoded) = (SumOf(Squares, b), SumOf(DecodedValues, b));
                 Span<float> own = Parameters.Slice(b * ParameterCount, 2);
-                foreach (ref float unit in own) unit = MathF.CopySign(ToHalf(MathF.Abs(unit) * (square / decoded)), unit);
+                kept[b] = (own[0], own[1], BestErrors[b] * (1 + (2 * MathF.Max(0, (square - decoded) / square))));
+                if (!(decoded > 0)) continue;
+                foreach (ref float unit in own) unit = MathF.CopySign(ToHalf(MathF.Abs(unit) * Gain.Factor(square, decoded)), unit);
             }
+
+            LoadKept(sign);
+            for (int g = 0; g < Blocks.Search.Stride; g += T.Width)
+            {
+                Measure(g, At<T>(Steps, g), At<T>(Offsets, g), out T error);
+                T.Store(error, ref Errors[g]);
+            }
+
+            for (int b = 0; b < BatchBlocks; b++)
+            {
+                if (SumOf(Errors, b) > kept[b].Most) (Parameters[b * ParameterCount], Parameters[(b * ParameterCount) + 1]) = (kept[b].D, kept[b].Minimum);
+            }
+        }
+
+        /// <summary>Steps and offsets of the parameters that are kept.</summary>
+        private readonly void LoadKept(int sign)
+        {
+            for (int lane = 0; lane < Blocks.Search.Stride; lane++)
+            {
+                ReadOnlySpan<float> own = Parameters.Slice(lane / SubBlocks * ParameterCount, ParameterCount);
+                Steps[lane] = sign * own[0] * own[2 + (lane % SubBlocks)];
+                Offsets[lane] = sign * own[1] * own[2 + SubBlocks + (lane % SubBlocks)];
+            }
+        }
+
+        private static float SumOf(ReadOnlySpan<float> lanes, int block)
+        {
+            float sum = 0;
+            foreach (float lane in lanes.Slice(block * SubBlocks, SubBlocks)) sum += lane;
+            return sum;
         }
 
         private readonly AffineSearch.Moments<T> Measure<T>(int lane, T step, T offset, out T error) where T : unmanaged, ILanes<T> =>
@@ -261,7 +370,7 @@ internal readonly partial struct AffineBlock<TFormat>
 
         private readonly Span<float> Row(int index) => State.Slice(index * Blocks.Search.Stride, Blocks.Search.Stride);
 
-        private static T At<T>(Span<float> row, int lane) where T : unmanaged, ILanes<T> => Block32.At<T>(ref row[0], lane);
+        private static T At<T>(ReadOnlySpan<float> row, int lane) where T : unmanaged, ILanes<T> => Block32.At<T>(in row[0], lane);
 
         private static float ToHalf(double value) => value > 0 ? (float)(Half)Math.Min(value, 65504) : 0;
     }

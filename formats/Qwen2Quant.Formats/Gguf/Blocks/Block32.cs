@@ -1,5 +1,8 @@
 using System.Numerics;
+using System.Diagnostics.CodeAnalysis;
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Numerics.Lanes;
 
@@ -87,6 +90,68 @@ internal static class Block32
         float least = T.MinAcross(low);
         return (least == 0 ? FirstZero(in values) : least, T.MaxAcross(high));
     }
+
+    /// <summary><see cref="Range"/> of each of at most <see cref="Batch"/> blocks.</summary>
+    public static void Ranges<T>(ref readonly float values, int blockCount, Span<float> lows, Span<float> highs) where T : unmanaged, ILanes<T>
+    {
+        if (!Avx512F.IsSupported || T.Width != Batch || blockCount != Batch)
+        {
+            for (int b = 0; b < blockCount; b++) (lows[b], highs[b]) = Range<T>(in Unsafe.Add(ref Unsafe.AsRef(in values), b * Values));
+            return;
+        }
+
+        Bounds(in values, ref lows[0], ref highs[0]);
+        for (uint zeros = T.TopBits(T.Equal(At<T>(ref lows[0], 0), T.Broadcast(0))); zeros != 0; zeros &= zeros - 1)
+        {
+            int b = BitOperations.TrailingZeroCount(zeros);
+            lows[b] = FirstZero(in Unsafe.Add(ref Unsafe.AsRef(in values), b * Values));
+        }
+    }
+
+    /// <summary>The least and greatest values of 16 blocks.</summary>
+    [SkipLocalsInit]
+    private static void Bounds(ref readonly float values, ref float lows, ref float highs)
+    {
+        Span<float> rows = stackalloc float[2 * Batch * Batch];
+        for (int b = 0; b < Batch; b++)
+        {
+            Vector512<float> first = Vector512.LoadUnsafe(in values, (nuint)(b * Values)), second = Vector512.LoadUnsafe(in values, (nuint)((b * Values) + Batch));
+            Avx512F.Min(first, second).StoreUnsafe(ref rows[b * Batch]);
+            Avx512F.Max(first, second).StoreUnsafe(ref rows[(Batch + b) * Batch]);
+        }
+
+        Across(rows[..(Batch * Batch)], isGreatest: false).StoreUnsafe(ref lows);
+        Across(rows[(Batch * Batch)..], isGreatest: true).StoreUnsafe(ref highs);
+    }
+
+    /// <summary>The least or greatest value of each of 16 rows of 16.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> Across(ReadOnlySpan<float> rows, [ConstantExpected] bool isGreatest)
+    {
+        Vector512<float> eight0 = Halve(FourRows(rows, isGreatest), FourRows(rows[(4 * Batch)..], isGreatest), isGreatest);
+        Vector512<float> eight1 = Halve(FourRows(rows[(8 * Batch)..], isGreatest), FourRows(rows[(12 * Batch)..], isGreatest), isGreatest);
+        return Halve(eight0, eight1, isGreatest);
+    }
+
+    /// <summary>Lane r of each quarter: the best of that quarter of row r.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> FourRows(ReadOnlySpan<float> rows, [ConstantExpected] bool isGreatest)
+    {
+        Vector512<float> row0 = Vector512.LoadUnsafe(in rows[0]), row1 = Vector512.LoadUnsafe(in rows[Batch]);
+        Vector512<float> row2 = Vector512.LoadUnsafe(in rows[2 * Batch]), row3 = Vector512.LoadUnsafe(in rows[3 * Batch]);
+        Vector512<double> pair01 = Better(Avx512F.UnpackLow(row0, row1), Avx512F.UnpackHigh(row0, row1), isGreatest).AsDouble();
+        Vector512<double> pair23 = Better(Avx512F.UnpackLow(row2, row3), Avx512F.UnpackHigh(row2, row3), isGreatest).AsDouble();
+        return Better(Avx512F.UnpackLow(pair01, pair23).AsSingle(), Avx512F.UnpackHigh(pair01, pair23).AsSingle(), isGreatest);
+    }
+
+    /// <summary>The better of neighbouring quarters, those of <paramref name="first"/> before those of <paramref name="second"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> Halve(Vector512<float> first, Vector512<float> second, [ConstantExpected] bool isGreatest) =>
+        Better(Avx512F.Shuffle4x128(first, second, 0b10_00_10_00), Avx512F.Shuffle4x128(first, second, 0b11_01_11_01), isGreatest);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> Better(Vector512<float> left, Vector512<float> right, [ConstantExpected] bool isGreatest) =>
+        isGreatest ? Avx512F.Max(left, right) : Avx512F.Min(left, right);
 
     /// <summary>Halves of scales and the inverses of the unrounded ones, 0 where not finite, of a batch.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

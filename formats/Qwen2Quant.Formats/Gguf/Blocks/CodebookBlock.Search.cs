@@ -11,8 +11,8 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 // choosing among its nearest scales, or in haste the nearest. Values are scaled by a power of two, a block's unit, that keeps squares finite.
 //
 // The least squares d makes decoded values too small: their product with the values, sum w x q, falls short of sum w x^2 by the whole error, a tenth and more at
-// two bits. Inputs of a real model are correlated, so that this common loss of gain does more harm than as much error at random. The stored d restores it,
-// sum w x q = sum w x^2, which raises the error by its own relative size only and lowers the divergence of the model by a tenth to a third.
+// two bits. Inputs of a real model are correlated, so that this common loss of gain does more harm than as much error at random. The stored d gives most of it back
+// (Gain), which lowers the divergence of the model by a tenth to a third.
 internal readonly partial struct CodebookBlock<TLayout>
 {
     /// <summary>A block whose values are all smaller becomes zeros: half of the least step is more.</summary>
@@ -35,7 +35,8 @@ internal readonly partial struct CodebookBlock<TLayout>
         Span<float> products = stackalloc float[laneValues];
         Span<float> flips = stackalloc float[TLayout.HasEvenSigns ? laneValues / 8 : 0];
         Span<byte> signs = stackalloc byte[laneValues / 8];
-        LoadBlocks<T>(values, importance, units, x, w, signs);
+        Span<bool> hasPivots = stackalloc bool[blockCount];
+        LoadBlocks<T>(values, importance, units, x, w, signs, hasPivots);
         for (int i = 0; i < laneValues; i += T.Width) T.Store(T.Broadcast(-2) * Block32.At<T>(ref w[0], i) * LaneMath.Abs(Block32.At<T>(ref x[0], i)), ref products[i]);
         for (int i = 0; i < flips.Length; i++)
         {
@@ -65,8 +66,9 @@ internal readonly partial struct CodebookBlock<TLayout>
         int rounds = effort == Effort.High ? 6 : 1;
         for (int round = 0; round < rounds; round++)
         {
-            if (effort == Effort.Fast) TakeNearest(centers, units, d, best, codes);
-            else TryScales<T>(scan, centers, units, d, best, codes, costs);
+            // No parabola shows how near a step comes to one value that outweighs all others.
+            if (effort != Effort.Fast || hasPivots.Contains(true)) TryScales<T>(scan, centers, units, d, best, codes, costs);
+            if (effort == Effort.Fast) TakeNearest(centers, units, d, hasPivots, best, codes);
             for (int b = 0; b < blockCount; b++)
             {
                 for (int k = 0; k < TLayout.SubBlocks; k++) steps[(b * TLayout.SubBlocks) + k] = TLayout.Step(best[b], (int)codes[(b * TLayout.SubBlocks) + k]) * units[b];
@@ -85,7 +87,9 @@ internal readonly partial struct CodebookBlock<TLayout>
     }
 
     /// <summary>Values in units and weights of at most one, as lanes, and the signs of each eight; where all weights of a block are zero they count as one.</summary>
-    private static void LoadBlocks<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w, Span<byte> signs)
+    /// <param name="hasPivots">Receives true where one weight is more than all others of its block together.</param>
+    private static void LoadBlocks<T>(
+        ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Span<float> units, Span<float> x, Span<float> w, Span<byte> signs, Span<bool> hasPivots)
         where T : unmanaged, ILanes<T>
     {
         Span<float> scaled = stackalloc float[values.Length];
@@ -103,6 +107,13 @@ internal readonly partial struct CodebookBlock<TLayout>
 
             (float peak, float most) = (T.MaxAcross(peaks), T.MaxAcross(greatest));
             units[b] = peak >= LeastMagnitude ? MathF.ScaleB(1, -Math.Min(MathF.ILogB(peak), 125)) : 0;
+            (float sum0, float sum1, float sum2, float sum3) = (0, 0, 0, 0);
+            for (int i = 256 * b; i < 256 * (b + 1) && most > 0; i += 4)
+            {
+                (sum0, sum1, sum2, sum3) = (sum0 + importance[i], sum1 + importance[i + 1], sum2 + importance[i + 2], sum3 + importance[i + 3]);
+            }
+
+            hasPivots[b] = 2 * most > (sum0 + sum1) + (sum2 + sum3);
             (T unit, T divisor) = (T.Broadcast(units[b]), T.Broadcast(most));
             for (int i = 256 * b; i < 256 * (b + 1); i += T.Width)
             {
@@ -118,53 +129,6 @@ internal readonly partial struct CodebookBlock<TLayout>
 
         Transpose(scaled, SubLength, x);
         Transpose(weights, SubLength, w);
-    }
-
-    /// <summary>The step of each sub-block that a parabola through the costs of tried ones takes for the best, its curvature, and its <c>sum w x^2</c>.</summary>
-    private static void FindCenters<T>(in CodebookScan scan, ReadOnlySpan<float> x, ReadOnlySpan<float> w, Effort effort, Span<float> centers, Span<float> curvatures, Span<float> squares)
-        where T : unmanaged, ILanes<T>
-    {
-        int count = effort == Effort.High ? 16 : 8;
-        Span<float> steps = stackalloc float[count * Stride];
-        Span<float> costs = stackalloc float[count * Stride];
-        for (int g = 0; g < Stride; g += T.Width)
-        {
-            T square = T.Broadcast(0), sum = square, peak = square;
-            for (int i = g; i < x.Length; i += Stride)
-            {
-                T value = Block32.At<T>(in x[0], i), weight = Block32.At<T>(in w[0], i);
-                square += value * value * weight;
-                sum += weight;
-                peak = T.Max(LaneMath.Abs(value), peak);
-            }
-
-            // The best step of a sub-block without an outlier is near that of a normal distribution; an outlier may pull it up until it has the greatest level.
-            T.Store(square, ref squares[g]);
-            T typical = T.Sqrt(square / sum) * T.Broadcast(1 / TLayout.TypicalLevel);
-            T step = typical * T.Broadcast(0.72f);
-            T last = T.Max(peak * T.Broadcast(1.05f / TLayout.Codebook.Levels[^1]), typical * T.Broadcast(1.35f));
-            T ratio = T.Sqrt(T.Sqrt(T.Sqrt(last / step)));
-            if (count > 8) ratio = T.Sqrt(ratio);
-            for (int k = 0; k < count; k++, step *= ratio) T.Store(step, ref steps[(k * Stride) + g]);
-        }
-
-        scan.Costs<T>(steps, costs);
-        for (int l = 0; l < Stride; l++)
-        {
-            int least = 0;
-            for (int k = 1; k < count; k++) least = costs[(k * Stride) + l] < costs[(least * Stride) + l] ? k : least;
-            int at = (least * Stride) + l;
-            (centers[l], curvatures[l]) = (steps[at], -costs[at] / (steps[at] * steps[at]));
-            if (least > 0 && least < count - 1)
-            {
-                (float s0, float s1, float s2) = (steps[at - Stride], steps[at], steps[at + Stride]);
-                float before = (costs[at] - costs[at - Stride]) / (s1 - s0);
-                float curvature = (((costs[at + Stride] - costs[at]) / (s2 - s1)) - before) / (s2 - s0);
-                if (curvature > 0) (centers[l], curvatures[l]) = (Math.Clamp(((s0 + s1) / 2) - (before / (2 * curvature)), s0, s2), curvature);
-            }
-
-            if (!float.IsFinite(centers[l]) || !float.IsFinite(curvatures[l])) (centers[l], curvatures[l]) = (0, 0);
-        }
     }
 
     /// <summary>The d of one block that cost least by the parabolas, as halves, the best first.</summary>
@@ -203,12 +167,13 @@ internal readonly partial struct CodebookBlock<TLayout>
         }
     }
 
-    /// <summary>Takes for each sub-block the scale nearest to its center under the block's one d.</summary>
-    private static void TakeNearest(ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes)
+    /// <summary>Takes for each sub-block of the blocks without a pivot the scale nearest to its center under the block's one d.</summary>
+    private static void TakeNearest(ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, ReadOnlySpan<bool> hasPivots, Span<float> best, Span<float> codes)
     {
         d.CopyTo(best);
         for (int l = 0; l < TLayout.SubBlocks * units.Length; l++)
         {
+            if (hasPivots[l / TLayout.SubBlocks]) continue;
             codes[l] = Math.Clamp((int)(ScaleOf(centers[l], d[l / TLayout.SubBlocks] * units[l / TLayout.SubBlocks]) + 0.5f), 0, ScaleCount - 1);
         }
     }
@@ -222,7 +187,7 @@ internal readonly partial struct CodebookBlock<TLayout>
     private static void TryScales<T>(in CodebookScan scan, ReadOnlySpan<float> centers, ReadOnlySpan<float> units, ReadOnlySpan<float> d, Span<float> best, Span<float> codes, Span<float> leastCosts)
         where T : unmanaged, ILanes<T>
     {
-        const int width = CodebookScan.Octet;
+        const int width = 2 * CodebookScan.Quad;
         int tried = d.Length / units.Length;
         Span<float> steps = stackalloc float[tried * width * Stride];
         Span<float> costs = stackalloc float[tried * width * Stride];
@@ -271,12 +236,12 @@ internal readonly partial struct CodebookBlock<TLayout>
         return true;
     }
 
-    /// <summary>The half d of one block under which <c>sum w x q</c> is <c>sum w x^2</c>.</summary>
+    /// <summary>Enlarges the half d of one block by what its codes lose in <see cref="Gain"/>.</summary>
     private static void RestoreGain(double linear, ReadOnlySpan<float> squares, ref float d)
     {
         double square = 0;
         foreach (float part in squares) square += part;
-        if (linear < 0) d = (float)(Half)Math.Min(-2 * square / linear, 65504);
+        if (linear < 0) d = (float)(Half)Math.Min(d + (Gain.Restored * ((-2 * square / linear) - d)), 65504);
     }
 
     /// <summary>What one block with the chosen rows and scales costs under d: <c>d (d square + linear)</c>, but for a constant.</summary>

@@ -16,10 +16,8 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 /// <param name="flips">For each eight of a sub-block and each lane -2 where one sign must be wrong, else 0; empty where signs are free.</param>
 internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan<float> products, ReadOnlySpan<float> weights, ReadOnlySpan<float> flips)
 {
-    /// <summary>Steps whose costs are found together; half as many where signs may be wrong, each without and with a wrong sign.</summary>
-    public const int Octet = 8;
-
-    private const int Quad = Octet / 2;
+    /// <summary>Steps whose costs are found together: their tables, twice as long where signs may be wrong, leave room in the first level of the cache.</summary>
+    public const int Quad = 4;
 
     /// <summary>Vectors of a half row: A, B and the least change by a wrong sign.</summary>
     private const int SumVectors = 3;
@@ -41,13 +39,13 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
     private bool IsPaired => !_flips.IsEmpty && _halfLength == 2;
 
     /// <summary>The least cost of every lane under each of its steps.</summary>
-    /// <param name="steps">Step k of lane l at <c>k * 16 + l</c>, a multiple of <see cref="Octet"/> steps.</param>
+    /// <param name="steps">Step k of lane l at <c>k * 16 + l</c>, a multiple of <see cref="Quad"/> steps.</param>
     [SkipLocalsInit]
     public void Costs<T>(ReadOnlySpan<float> steps, Span<float> costs) where T : unmanaged, ILanes<T>
     {
         float* room = stackalloc float[RoomLength<T>()];
         float* tables = Align(room);
-        Span<float> found = stackalloc float[Octet * T.Width];
+        Span<float> found = stackalloc float[2 * Quad * T.Width];
         Span<float> earlier = stackalloc float[2 * steps.Length];
         costs.Clear();
         for (int g = 0; g < Search.Stride; g += T.Width)
@@ -56,13 +54,13 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
             {
                 T flip = FlipOf<T>(row, g);
                 bool hasFlips = FillSums(row, g, flip, tables);
-                int count = hasFlips ? Quad : Octet;
-                for (int k = g; k < steps.Length; k += count * Search.Stride)
+                for (int k = g; k < steps.Length; k += Quad * Search.Stride)
                 {
                     if (hasFlips) FillFlippedCosts<T>(tables, steps[k..]);
                     else FillCosts<T>(tables, steps[k..]);
-                    Least<T>(tables, steps[k..], hasFlips, found);
-                    for (int n = 0; n < count; n++)
+                    if (hasFlips) LeastFlipped<T>(tables, steps[k..], found);
+                    else Least<T>(tables, steps[k..], found);
+                    for (int n = 0; n < Quad; n++)
                     {
                         int at = k + (n * Search.Stride);
                         T cost = Load<T>(found, n * T.Width);
@@ -120,7 +118,7 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         }
     }
 
-    private int RoomLength<T>() where T : unmanaged, ILanes<T> => (((2 * SumVectors) + Octet) * _halfCount * T.Width) + 16;
+    private int RoomLength<T>() where T : unmanaged, ILanes<T> => (((2 * SumVectors) + (2 * Quad)) * _halfCount * T.Width) + 16;
 
     /// <summary>The first address in it that a vector of any width may be loaded from without touching two lines of the cache.</summary>
     private static float* Align(float* room) => (float*)(((nint)room + 63) & ~63);
@@ -179,24 +177,19 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         return hasFlips;
     }
 
-    /// <summary>Costs of all first halves under eight steps.</summary>
+    /// <summary>Costs of all first halves under four steps.</summary>
     private void FillCosts<T>(float* tables, ReadOnlySpan<float> steps) where T : unmanaged, ILanes<T>
     {
         (T step0, T step1, T step2, T step3) = (Load<T>(steps, 0), Load<T>(steps, 16), Load<T>(steps, 32), Load<T>(steps, 48));
-        (T step4, T step5, T step6, T step7) = (Load<T>(steps, 64), Load<T>(steps, 80), Load<T>(steps, 96), Load<T>(steps, 112));
         float* to = tables + (2 * SumVectors * _halfCount * T.Width);
-        float* end = to + (Octet * _halfCount * T.Width);
-        for (float* sums = tables; to < end; sums += SumVectors * T.Width, to += Octet * T.Width)
+        float* end = to + (Quad * _halfCount * T.Width);
+        for (float* sums = tables; to < end; sums += SumVectors * T.Width, to += Quad * T.Width)
         {
             (T a, T b) = (T.Load(ref *sums), T.Load(ref sums[T.Width]));
             T.Store(T.MultiplyAdd(step0, b, a), ref *to);
             T.Store(T.MultiplyAdd(step1, b, a), ref to[T.Width]);
             T.Store(T.MultiplyAdd(step2, b, a), ref to[2 * T.Width]);
             T.Store(T.MultiplyAdd(step3, b, a), ref to[3 * T.Width]);
-            T.Store(T.MultiplyAdd(step4, b, a), ref to[4 * T.Width]);
-            T.Store(T.MultiplyAdd(step5, b, a), ref to[5 * T.Width]);
-            T.Store(T.MultiplyAdd(step6, b, a), ref to[6 * T.Width]);
-            T.Store(T.MultiplyAdd(step7, b, a), ref to[7 * T.Width]);
         }
     }
 
@@ -205,8 +198,8 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
     {
         (T step0, T step1, T step2, T step3) = (Load<T>(steps, 0), Load<T>(steps, 16), Load<T>(steps, 32), Load<T>(steps, 48));
         float* to = tables + (2 * SumVectors * _halfCount * T.Width);
-        float* end = to + (Octet * _halfCount * T.Width);
-        for (float* sums = tables; to < end; sums += SumVectors * T.Width, to += Octet * T.Width)
+        float* end = to + (2 * Quad * _halfCount * T.Width);
+        for (float* sums = tables; to < end; sums += SumVectors * T.Width, to += 2 * Quad * T.Width)
         {
             (T a, T b, T change) = (T.Load(ref *sums), T.Load(ref sums[T.Width]), T.Load(ref sums[2 * T.Width]));
             (T cost0, T cost1) = (T.MultiplyAdd(step0, b, a), T.MultiplyAdd(step1, b, a));
@@ -222,8 +215,46 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
         }
     }
 
-    /// <summary>The least cost over the codebook under each of eight steps; or of four, without a wrong sign and then with one where it must be.</summary>
-    private void Least<T>(float* tables, ReadOnlySpan<float> steps, bool hasFlips, Span<float> found) where T : unmanaged, ILanes<T>
+    /// <summary>The least cost over the codebook under each of four steps.</summary>
+    private void Least<T>(float* tables, ReadOnlySpan<float> steps, Span<float> found) where T : unmanaged, ILanes<T>
+    {
+        T most = T.Broadcast(float.MaxValue);
+        (T least0, T least1, T least2, T least3) = (most, most, most, most);
+        (T step0, T step1, T step2, T step3) = (Load<T>(steps, 0), Load<T>(steps, 16), Load<T>(steps, 32), Load<T>(steps, 48));
+        float* second = tables + (SumVectors * _halfCount * T.Width);
+        float* costs = tables + (2 * SumVectors * _halfCount * T.Width);
+        ref ushort halves = ref MemoryMarshal.GetReference(_firstHalves);
+        ref ushort groups = ref MemoryMarshal.GetReference(_groups);
+        nint i = 0;
+        nint length = _groups.Length;
+        for (nint k = 0; k < length; k += 2)
+        {
+            (T first0, T first1, T first2, T first3) = (most, most, most, most);
+            for (nint end = Unsafe.Add(ref groups, k + 1); i < end; i++)
+            {
+                float* cost = costs + ((nint)Unsafe.Add(ref halves, i) * (Quad * T.Width));
+                first0 = T.Min(first0, T.Load(ref *cost));
+                first1 = T.Min(first1, T.Load(ref cost[T.Width]));
+                first2 = T.Min(first2, T.Load(ref cost[2 * T.Width]));
+                first3 = T.Min(first3, T.Load(ref cost[3 * T.Width]));
+            }
+
+            float* sums = second + ((nint)Unsafe.Add(ref groups, k) * (SumVectors * T.Width));
+            (T a, T b) = (T.Load(ref *sums), T.Load(ref sums[T.Width]));
+            least0 = T.Min(first0 + T.MultiplyAdd(step0, b, a), least0);
+            least1 = T.Min(first1 + T.MultiplyAdd(step1, b, a), least1);
+            least2 = T.Min(first2 + T.MultiplyAdd(step2, b, a), least2);
+            least3 = T.Min(first3 + T.MultiplyAdd(step3, b, a), least3);
+        }
+
+        Put(least0, found, 0);
+        Put(least1, found, T.Width);
+        Put(least2, found, 2 * T.Width);
+        Put(least3, found, 3 * T.Width);
+    }
+
+    /// <summary>The least cost over the codebook under each of four steps, without a wrong sign and then with one where it must be.</summary>
+    private void LeastFlipped<T>(float* tables, ReadOnlySpan<float> steps, Span<float> found) where T : unmanaged, ILanes<T>
     {
         T most = T.Broadcast(float.MaxValue);
         (T least0, T least1, T least2, T least3, T least4, T least5, T least6, T least7) = (most, most, most, most, most, most, most, most);
@@ -239,7 +270,7 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
             (T first0, T first1, T first2, T first3, T first4, T first5, T first6, T first7) = (most, most, most, most, most, most, most, most);
             for (nint end = Unsafe.Add(ref groups, k + 1); i < end; i++)
             {
-                float* cost = costs + ((nint)Unsafe.Add(ref halves, i) * (Octet * T.Width));
+                float* cost = costs + ((nint)Unsafe.Add(ref halves, i) * (2 * Quad * T.Width));
                 first0 = T.Min(first0, T.Load(ref *cost));
                 first1 = T.Min(first1, T.Load(ref cost[T.Width]));
                 first2 = T.Min(first2, T.Load(ref cost[2 * T.Width]));
@@ -251,28 +282,17 @@ internal readonly unsafe ref struct CodebookScan(Codebook codebook, ReadOnlySpan
             }
 
             float* sums = second + ((nint)Unsafe.Add(ref groups, k) * (SumVectors * T.Width));
-            (T a, T b) = (T.Load(ref *sums), T.Load(ref sums[T.Width]));
+            (T a, T b, T change) = (T.Load(ref *sums), T.Load(ref sums[T.Width]), T.Load(ref sums[2 * T.Width]));
             T second0 = T.MultiplyAdd(At<T>(in step, 0), b, a), second1 = T.MultiplyAdd(At<T>(in step, 16), b, a);
             T second2 = T.MultiplyAdd(At<T>(in step, 32), b, a), second3 = T.MultiplyAdd(At<T>(in step, 48), b, a);
             least0 = T.Min(first0 + second0, least0);
             least1 = T.Min(first1 + second1, least1);
             least2 = T.Min(first2 + second2, least2);
             least3 = T.Min(first3 + second3, least3);
-            if (hasFlips)
-            {
-                T change = T.Load(ref sums[2 * T.Width]);
-                least4 = T.Min(T.Min(first4 + second0, first0 + (second0 + change)), least4);
-                least5 = T.Min(T.Min(first5 + second1, first1 + (second1 + change)), least5);
-                least6 = T.Min(T.Min(first6 + second2, first2 + (second2 + change)), least6);
-                least7 = T.Min(T.Min(first7 + second3, first3 + (second3 + change)), least7);
-            }
-            else
-            {
-                least4 = T.Min(first4 + T.MultiplyAdd(At<T>(in step, 64), b, a), least4);
-                least5 = T.Min(first5 + T.MultiplyAdd(At<T>(in step, 80), b, a), least5);
-                least6 = T.Min(first6 + T.MultiplyAdd(At<T>(in step, 96), b, a), least6);
-                least7 = T.Min(first7 + T.MultiplyAdd(At<T>(in step, 112), b, a), least7);
-            }
+            least4 = T.Min(T.Min(first4 + second0, first0 + (second0 + change)), least4);
+            least5 = T.Min(T.Min(first5 + second1, first1 + (second1 + change)), least5);
+            least6 = T.Min(T.Min(first6 + second2, first2 + (second2 + change)), least6);
+            least7 = T.Min(T.Min(first7 + second3, first3 + (second3 + change)), least7);
         }
 
         Put(least0, found, 0);

@@ -14,7 +14,7 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
     private const int Stride = Iq1Lanes<TLayout, T>.Stride;
 
     /// <summary>Growth of the stored step for each unit of lost gain.</summary>
-    private const float GainRestored = 17 / 16f;
+    private const float GainRestored = 15 / 16f;
 
     /// <summary>Scales tried between half the multiples' range and a little more than all of it.</summary>
     private const int Scales = 32;
@@ -57,6 +57,10 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
 
         if (effort != Effort.High)
         {
+            _lanes.FindRows();
+            Keep();
+            if (effort != Effort.Fast) return;
+            ChooseScales();
             _lanes.FindRows();
             Keep();
             return;
@@ -186,7 +190,7 @@ internal unsafe struct Iq1Search<TLayout, T> where TLayout : struct, IIq1Layout 
             float loss = ((d * sumB) - (2 * sumA)) * d;
             if (!(loss < _leastLoss[n])) continue;
             // With the least squares step sum w x q is only the share r of sum w x^2, about 0.83, and this common loss of gain does more harm to a model than as much
-            // error at random: the step that is stored restores nine tenths of it. 1 / r would restore all, and would blow up a block that is hardly explained.
+            // error at random: the step that is stored restores three quarters of it. 1 / r would restore all, and would blow up a block that is hardly explained.
             float share = squares > 0 ? MathF.Min(1, sumA * sumA / (squares * sumB)) : 1;
             (_leastLoss[n], _bestD[n]) = (loss, (float)(Half)MathF.Min(65504, stored * (1 + (GainRestored * (1 - share)))));
             for (int g = n * TLayout.Groups; g < (n + 1) * TLayout.Groups; g++)

@@ -129,14 +129,14 @@ internal static class Iq4Search
         T.Store(scale, ref scales);
     }
 
-    /// <summary>Enlarges scales to where the nearest codes decode to y with <c>sum wxy = sum wx^2</c>, at which values x lose none of their gain, and rounds them to halves.</summary>
+    /// <summary>Enlarges scales by what they lose in <see cref="Blocks.Gain"/>, and rounds them to halves.</summary>
     public static void RestoreGains<T>(ref readonly float values, ref readonly float weights, ref float scales) where T : unmanaged, ILanes<T>
     {
         T scale = T.Load(ref scales);
         Sums<T>(in values, in weights, LaneMath.FiniteInverse(scale), out T sumQx, out _);
         T fitted = scale * sumQx;
         T squares = AffineSearch.Squares<T>(in values, in weights, Length);
-        T.Store(StoredHalf.Round(T.Select(T.Greater(fitted, T.Broadcast(0)), scale * (squares / fitted), scale)), ref scales);
+        T.Store(StoredHalf.Round(scale * Blocks.Gain.Factor(squares, fitted)), ref scales);
     }
 
     /// <summary>Stores the nibbles of 32 values in order.</summary>

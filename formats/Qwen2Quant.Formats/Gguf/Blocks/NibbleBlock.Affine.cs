@@ -9,6 +9,7 @@ namespace Qwen2Quant.Formats.Gguf.Blocks;
 internal readonly partial struct NibbleBlock<TFormat>
 {
     /// <summary>A searched step and minimum for each block, rounded to halves, and the codes nearest under those.</summary>
+    [SkipLocalsInit]
     private static void SearchAffine<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> importance, Effort effort, ref byte blocks) where T : unmanaged, ILanes<T>
     {
         if (effort == Effort.Fast && importance.IsEmpty)
@@ -20,7 +21,7 @@ internal readonly partial struct NibbleBlock<TFormat>
 
         AffineStart start = (effort, importance.IsEmpty) switch
         {
-            (Effort.Normal, true) => new(6, 1, 0),
+            (Effort.Normal, true) => new(4, 1, 0),
             (Effort.Fast, false) => new(8, 3, 1),
             (Effort.Normal, false) => new(24, 3, 2),
             (_, true) => new(48, 5, 3),

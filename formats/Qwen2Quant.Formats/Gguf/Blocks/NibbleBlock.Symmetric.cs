@@ -25,11 +25,7 @@ internal readonly partial struct NibbleBlock<TFormat>
         Span<float> scales = stackalloc float[Block32.Batch];
         Span<float> inverses = stackalloc float[Block32.Batch];
         Span<ushort> halves = stackalloc ushort[Block32.Batch];
-        for (int g = 0; g < Block32.Batch; g += T.Width)
-        {
-            SymmetricSearch.Scales<T>(in lanes[g], in weights[g], 32, Zero, trials, ref scales[g]);
-            SymmetricSearch.RestoreGains<T>(in lanes[g], in weights[g], 32, Zero, ref scales[g]);
-        }
+        for (int g = 0; g < Block32.Batch; g += T.Width) SymmetricSearch.HalfScales<T>(in lanes[g], in weights[g], 32, Zero, !importance.IsEmpty, trials, ref scales[g]);
 
         Block32.StoredScales<T>(ref scales[0], ref inverses[0], ref halves[0]);
         StoreCodes<T>(in values[0], values.Length / 32, inverses, default, halves, default, ref blocks);
@@ -43,8 +39,7 @@ internal readonly partial struct NibbleBlock<TFormat>
         if (!importance.IsEmpty) Search.Transpose(importance, 32, weightLanes);
         ReadOnlySpan<float> weights = importance.IsEmpty ? SymmetricSearch.Ones : weightLanes;
         float scale = 0;
-        SymmetricSearch.Scales<Lanes1>(in values[0], in weights[0], 32, Zero, SymmetricSearch.Trials(Zero, !importance.IsEmpty, effort), ref scale);
-        SymmetricSearch.RestoreGains<Lanes1>(in values[0], in weights[0], 32, Zero, ref scale);
-        return Math.Clamp(scale, -StoredHalf.Largest, StoredHalf.Largest);
+        SymmetricSearch.HalfScales<Lanes1>(in values[0], in weights[0], 32, Zero, !importance.IsEmpty, SymmetricSearch.Trials(Zero, !importance.IsEmpty, effort), ref scale);
+        return scale;
     }
 }

@@ -187,12 +187,10 @@ internal readonly partial struct NibbleBlock<TFormat> : ICodecFormat, IIntegerFo
         Span<ushort> minimumHalves = stackalloc ushort[Block32.Batch];
         if (TFormat.HasMinimum)
         {
-            for (int b = 0; b < blockCount; b++)
-            {
-                (minima[b], float high) = Block32.Range<T>(ref Unsafe.Add(ref from, b * 32));
-                // A range of zeros of both signs is plus zero.
-                scales[b] = ((high - minima[b]) + 0f) / (CodeCount - 1);
-            }
+            Span<float> highs = stackalloc float[Block32.Batch];
+            Block32.Ranges<T>(in from, blockCount, minima, highs);
+            // A range of zeros of both signs is plus zero.
+            for (int b = 0; b < blockCount; b++) scales[b] = ((highs[b] - minima[b]) + 0f) / (CodeCount - 1);
         }
         else
         {

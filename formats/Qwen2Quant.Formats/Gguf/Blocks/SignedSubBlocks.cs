@@ -40,7 +40,7 @@ internal static class SignedSubBlocks
         float top = 0;
         for (int g = 0; g < Count; g += T.Width)
         {
-            SymmetricSearch.Scales<T>(in lanes[g], in weights[g], Length, limit, trials, ref scales[g]);
+            SymmetricSearch.Scales<T>(in lanes[g], in weights[g], Length, limit, !importance.IsEmpty, trials, ref scales[g]);
             top = MathF.Max(top, T.MaxAcross(LaneMath.Abs(Block32.At<T>(in scales[0], g))));
         }
 
@@ -69,7 +69,7 @@ internal static class SignedSubBlocks
         Span<float> trial = stackalloc float[Count];
         float best = float.PositiveInfinity;
         // Without importance a second d would take 0.1 to 0.3 % off the error of Q3_K, for half as much time again.
-        (int tops, int refits, int quads) = effort == Effort.High ? (Tops.Length, 2, 2) : (1, effort == Effort.Fast || (limit == 4 && isUnweighted) ? 0 : 1, 1);
+        (int tops, int refits, int quads) = effort == Effort.High ? (Tops.Length, 2, 2) : (1, limit == 4 && isUnweighted ? 0 : 1, 1);
         foreach (float fraction in Tops[..tops])
         {
             float d = StoredAtLeast(top / (scaleLimit * fraction));
@@ -158,9 +158,7 @@ internal static class SignedSubBlocks
     }
 
     /// <summary>
-    /// The d at which the codes nearest under <paramref name="d"/> decode to y with <c>sum wxy = sum wx^2</c>. At the d of least error y is a projection of the values
-    /// x: as a factor of a matrix product it is less by the part of x that is lost, and where inputs are correlated such a loss common to all values weighs more than
-    /// its share of the error.
+    /// <paramref name="d"/> enlarged by what the codes nearest under it lose in <see cref="Gain"/>.
     /// </summary>
     private static float GainPreserving<T>(ReadOnlySpan<float> lanes, ReadOnlySpan<float> weights, int limit, float d, ReadOnlySpan<float> integers) where T : unmanaged, ILanes<T>
     {
@@ -168,7 +166,7 @@ internal static class SignedSubBlocks
         for (int g = 0; g < Count; g += T.Width) T.Store(AffineSearch.Squares<T>(in lanes[g], in weights[g], Length), ref squares[g]);
         float sumXx = 0;
         foreach (float square in squares) sumXx += square;
-        return StoredOr(sumXx / Sums<T>(lanes, weights, limit, d, integers).Xl, d);
+        return StoredOr((float)(d * Gain.Factor(sumXx, d * Sums<T>(lanes, weights, limit, d, integers).Xl)), d);
     }
 
     /// <summary>Sums over the block of weight x value x level and of weight x level^2, where a level is a code, nearest under d, times its integer scale.</summary>
@@ -179,7 +177,9 @@ internal static class SignedSubBlocks
         Span<float> ll = stackalloc float[Count];
         for (int g = 0; g < Count; g += T.Width)
         {
-            SymmetricSearch.Sums<T>(in lanes[g], in weights[g], Length, limit, Block32.At<T>(in integers[0], g) * T.Broadcast(d), ref xl[g], ref ll[g]);
+            (T groupXl, T groupLl) = SymmetricSearch.Sums(in lanes[g], in weights[g], Length, limit, Block32.At<T>(in integers[0], g) * T.Broadcast(d));
+            T.Store(groupXl, ref xl[g]);
+            T.Store(groupLl, ref ll[g]);
         }
 
         float sumXl = 0, sumLl = 0;

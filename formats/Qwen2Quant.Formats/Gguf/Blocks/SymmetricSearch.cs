@@ -17,6 +17,12 @@ internal static class SymmetricSearch
     /// <summary>ggml's extreme on code 127 of 128: rows that were Q8_0 before lose nothing under it.</summary>
     private const float GgmlTrial = -127f / 128;
 
+    /// <summary>
+    /// Where less than this share of a group's weighted squares is lost, one value outweighs all others: sums of squares and products differ by nothing but rounding,
+    /// and how near the half comes to the scale decides.
+    /// </summary>
+    private const float MetShare = 1e-4f;
+
     private static readonly float[] OnesOfBatch = [.. Enumerable.Repeat(1f, 32 * Search.Stride)];
 
     private static readonly float[] FineTrials =
@@ -67,52 +73,102 @@ internal static class SymmetricSearch
     /// </summary>
     /// <param name="scales">The best scale of each lane, plus zero for a group of zeros.</param>
     [MethodImpl(MethodImplOptions.NoInlining)]
-    public static void Scales<T>(ref readonly float values, ref readonly float weights, int length, int limit, ReadOnlySpan<float> trials, ref float scales)
+    public static void Scales<T>(
+        ref readonly float values, ref readonly float weights, int length, int limit, bool hasImportance, ReadOnlySpan<float> trials, ref float scales)
         where T : unmanaged, ILanes<T>
     {
-        T zero = T.Broadcast(0);
-        (T low, T high) = (T.Broadcast(Rounding - limit), T.Broadcast(Rounding + limit - 1));
         T extreme = Extreme<T>(in values, length);
         T perExtreme = LaneMath.FiniteInverse(extreme);
-        T scale = zero - (extreme / T.Broadcast(limit)), best = zero;
+        T scale = T.Broadcast(0) - (extreme / T.Broadcast(limit)), best = T.Broadcast(0);
         for (int first = 0; first < trials.Length; first += 4)
         {
-            T inverse0 = T.Broadcast(limit * trials[first]) * perExtreme;
-            T inverse1 = T.Broadcast(limit * trials[first + 1]) * perExtreme;
-            T inverse2 = T.Broadcast(limit * trials[first + 2]) * perExtreme;
-            T inverse3 = T.Broadcast(limit * trials[first + 3]) * perExtreme;
-            T xl0 = zero, xl1 = zero, xl2 = zero, xl3 = zero, ll0 = zero, ll1 = zero, ll2 = zero, ll3 = zero;
-            for (int i = 0; i < length; i++)
-            {
-                T value = Search.At<T>(in values, i);
-                T weight = Search.At<T>(in weights, i);
-                T weighted = weight * value;
-                Add(Code(value, inverse0, low, high), weighted, weight, ref xl0, ref ll0);
-                Add(Code(value, inverse1, low, high), weighted, weight, ref xl1, ref ll1);
-                Add(Code(value, inverse2, low, high), weighted, weight, ref xl2, ref ll2);
-                Add(Code(value, inverse3, low, high), weighted, weight, ref xl3, ref ll3);
-            }
+            KeepFitted(
+                in values, in weights, length, limit, T.Broadcast(limit * trials[first]) * perExtreme, T.Broadcast(limit * trials[first + 1]) * perExtreme,
+                T.Broadcast(limit * trials[first + 2]) * perExtreme, T.Broadcast(limit * trials[first + 3]) * perExtreme, ref best, ref scale);
+        }
 
-            KeepFitted(xl0, ll0, ref best, ref scale);
-            KeepFitted(xl1, ll1, ref best, ref scale);
-            KeepFitted(xl2, ll2, ref best, ref scale);
-            KeepFitted(xl3, ll3, ref best, ref scale);
+        if (hasImportance && FindPivot(in values, in weights, length, limit, extreme, out T below, out T above))
+        {
+            KeepFitted(in values, in weights, length, limit, below, above, LaneMath.Negate(below), LaneMath.Negate(above), ref best, ref scale);
         }
 
         T.Store(scale, ref scales);
     }
 
     /// <summary>
-    /// Enlarges scales to where the codes that are nearest under them decode to y with <c>sum wxy = sum wx^2</c>, at which values x lose none of their gain.
+    /// Where one weight is more than all others together, the inverse scales nearest to that of the extreme under which its value, the pivot, is a whole code other than
+    /// zero: a pivot far smaller than the extreme lies between codes under all the trials, or is lost. False where there is none in any lane.
     /// </summary>
-    public static void RestoreGains<T>(ref readonly float values, ref readonly float weights, int length, int limit, ref float scales) where T : unmanaged, ILanes<T>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static bool FindPivot<T>(ref readonly float values, ref readonly float weights, int length, int limit, T extreme, out T below, out T above)
+        where T : unmanaged, ILanes<T>
     {
+        T pivot = T.Broadcast(0), greatest = pivot, sum = pivot;
+        for (int i = 0; i < length; i++)
+        {
+            T weight = Search.At<T>(in weights, i);
+            pivot = T.Select(T.Greater(weight, greatest), Search.At<T>(in values, i), pivot);
+            greatest = T.Max(weight, greatest);
+            sum += weight;
+        }
+
+        T isPivot = T.Greater(greatest + greatest, sum);
+        T inverse = LaneMath.FiniteInverse(pivot) & isPivot;
+        T code = T.Max(T.ToFloat(T.ToInt(LaneMath.Abs(pivot) * T.Broadcast(limit) * LaneMath.FiniteInverse(LaneMath.Abs(extreme)))), T.Broadcast(1));
+        below = code * inverse;
+        above = (code + T.Broadcast(1)) * inverse;
+        return T.TopBits(isPivot) != 0;
+    }
+
+    /// <summary>Halves: the scales of <see cref="Scales"/> enlarged by what they lose in <see cref="Gain"/>.</summary>
+    public static void HalfScales<T>(
+        ref readonly float values, ref readonly float weights, int length, int limit, bool hasImportance, ReadOnlySpan<float> trials, ref float scales)
+        where T : unmanaged, ILanes<T>
+    {
+        Scales<T>(in values, in weights, length, limit, hasImportance, trials, ref scales);
         T scale = T.Load(in scales);
-        Span<float> sums = stackalloc float[2 * Search.Stride];
-        Sums<T>(in values, in weights, length, limit, scale, ref sums[0], ref sums[Search.Stride]);
-        T fitted = scale * Block32.At<T>(in sums[0], 0);
+        T fitted = scale * Sums(in values, in weights, length, limit, scale).Xl;
         T squares = AffineSearch.Squares<T>(in values, in weights, length);
-        T.Store(T.Select(T.Greater(fitted, T.Broadcast(0)), scale * (squares / fitted), scale), ref scales);
+        T stored = StoredHalf.Round(scale * Gain.Factor(squares, fitted));
+        T isMet = T.Greater(squares * T.Broadcast(MetShare), LaneMath.Abs(squares - fitted));
+        if (T.TopBits(isMet) != 0) stored = T.Select(isMet, NearestHalves<T>(in values, in weights, length, limit, hasImportance, trials), stored);
+        T.Store(stored, ref scales);
+    }
+
+    /// <summary>Of the halves nearest to the best scale of each trial the one that leaves the least error.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static T NearestHalves<T>(ref readonly float values, ref readonly float weights, int length, int limit, bool hasImportance, ReadOnlySpan<float> trials)
+        where T : unmanaged, ILanes<T>
+    {
+        T extreme = Extreme<T>(in values, length);
+        T perExtreme = LaneMath.FiniteInverse(extreme);
+        T step = T.Broadcast(0), best = T.Broadcast(float.PositiveInfinity);
+        for (int first = 0; first < trials.Length; first += 4)
+        {
+            KeepFittedHalf(
+                in values, in weights, length, limit, T.Broadcast(limit * trials[first]) * perExtreme, T.Broadcast(limit * trials[first + 1]) * perExtreme,
+                T.Broadcast(limit * trials[first + 2]) * perExtreme, T.Broadcast(limit * trials[first + 3]) * perExtreme, ref best, ref step);
+        }
+
+        if (hasImportance && FindPivot(in values, in weights, length, limit, extreme, out T below, out T above))
+        {
+            KeepFittedHalf(in values, in weights, length, limit, below, above, LaneMath.Negate(below), LaneMath.Negate(above), ref best, ref step);
+        }
+
+        return step;
+    }
+
+    private static void KeepFittedHalf<T>(
+        ref readonly float values, ref readonly float weights, int length, int limit, T inverse0, T inverse1, T inverse2, T inverse3, ref T best, ref T step)
+        where T : unmanaged, ILanes<T> =>
+        KeepNearest(
+            in values, in weights, length, limit, FittedHalf(in values, in weights, length, limit, inverse0), FittedHalf(in values, in weights, length, limit, inverse1),
+            FittedHalf(in values, in weights, length, limit, inverse2), FittedHalf(in values, in weights, length, limit, inverse3), ref best, ref step);
+
+    private static T FittedHalf<T>(ref readonly float values, ref readonly float weights, int length, int limit, T inverse) where T : unmanaged, ILanes<T>
+    {
+        (T xl, T ll) = Sums(in values, in weights, length, limit, LaneMath.FiniteInverse(inverse));
+        return StoredHalf.Round(T.Select(T.Greater(ll, T.Broadcast(0)), xl / ll, T.Broadcast(0)));
     }
 
     /// <summary>Of the halves nearest to each trial's scale the one that leaves the least error: where there are so many codes that the rounding of the scale counts.</summary>
@@ -164,8 +220,7 @@ internal static class SymmetricSearch
     }
 
     /// <summary>Sums of weight x value x code and of weight x code^2, codes nearest under <paramref name="step"/>.</summary>
-    public static void Sums<T>(ref readonly float values, ref readonly float weights, int length, int limit, T step, ref float sumsXl, ref float sumsLl)
-        where T : unmanaged, ILanes<T>
+    public static (T Xl, T Ll) Sums<T>(ref readonly float values, ref readonly float weights, int length, int limit, T step) where T : unmanaged, ILanes<T>
     {
         (T low, T high) = (T.Broadcast(Rounding - limit), T.Broadcast(Rounding + limit - 1));
         T inverse = LaneMath.FiniteInverse(step);
@@ -177,8 +232,7 @@ internal static class SymmetricSearch
             Add(Code(value, inverse, low, high), weight * value, weight, ref xl, ref ll);
         }
 
-        T.Store(xl, ref sumsXl);
-        T.Store(ll, ref sumsLl);
+        return (xl, ll);
     }
 
     /// <summary>
@@ -219,6 +273,32 @@ internal static class SymmetricSearch
     {
         T rest = T.MultiplyAdd(back, code, value);
         error = T.MultiplyAdd(rest * weight, rest, error);
+    }
+
+    /// <summary>Rounds under four inverse scales; the best scale of the codes that leave the least error is kept if that is less than before.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void KeepFitted<T>(
+        ref readonly float values, ref readonly float weights, int length, int limit, T inverse0, T inverse1, T inverse2, T inverse3, ref T best, ref T scale)
+        where T : unmanaged, ILanes<T>
+    {
+        T zero = T.Broadcast(0);
+        (T low, T high) = (T.Broadcast(Rounding - limit), T.Broadcast(Rounding + limit - 1));
+        T xl0 = zero, xl1 = zero, xl2 = zero, xl3 = zero, ll0 = zero, ll1 = zero, ll2 = zero, ll3 = zero;
+        for (int i = 0; i < length; i++)
+        {
+            T value = Search.At<T>(in values, i);
+            T weight = Search.At<T>(in weights, i);
+            T weighted = weight * value;
+            Add(Code(value, inverse0, low, high), weighted, weight, ref xl0, ref ll0);
+            Add(Code(value, inverse1, low, high), weighted, weight, ref xl1, ref ll1);
+            Add(Code(value, inverse2, low, high), weighted, weight, ref xl2, ref ll2);
+            Add(Code(value, inverse3, low, high), weighted, weight, ref xl3, ref ll3);
+        }
+
+        KeepFitted(xl0, ll0, ref best, ref scale);
+        KeepFitted(xl1, ll1, ref best, ref scale);
+        KeepFitted(xl2, ll2, ref best, ref scale);
+        KeepFitted(xl3, ll3, ref best, ref scale);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
