@@ -47,7 +47,7 @@ public sealed unsafe class GptqHessian : IDisposable
             Fill(h, factor, team);
             CheckFinite(tensor, factor);
             if (Cholesky.TryFactor(factor, Width, team)) break;
-            if (attempt == Attempts) throw new QuantException(ErrorKind.Numeric, "the Gram matrix of a linear's inputs is not positive definite") { Rule = StatisticsRules.Usable, Tensor = tensor };
+            if (attempt == Attempts) throw new QuantException(ErrorKind.Numeric, "the Gram matrix of a linear's inputs is not positive definite at any damping") { Rule = StatisticsRules.Damping, Tensor = tensor };
             damping = Math.Max(damping * 10, 1e-6);
         }
 

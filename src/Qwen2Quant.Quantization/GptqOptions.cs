@@ -12,7 +12,7 @@ public sealed record GptqOptions
     /// Added to each element of the diagonal, as a share of it: all products of two channels count for less than their squares, by 1 / (1 + share). What the calibration
     /// text says about pairs of channels holds less well on other text than what it says about each.
     /// </summary>
-    public double Shrinkage { get; init; } = 0.1;
+    public double Shrinkage { get; init; } = 0.2;
 
     /// <summary>Visits columns in falling order of the Hessian's diagonal. Parameters of blocks are fitted beforehand, so that storage keeps its order.</summary>
     public bool ActivationOrder { get; init; } = true;

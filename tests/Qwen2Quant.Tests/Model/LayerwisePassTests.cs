@@ -57,6 +57,65 @@ public sealed class LayerwisePassTests : IDisposable
         Assert.Equal([], Directory.GetFileSystemEntries(_folder.Path));
     }
 
+    /// <summary>Input by input: the states of the pass, and each input shown before any window goes through the matrices that take it.</summary>
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void InputByInputGivesTheSameStatesAndSums(string name)
+    {
+        Qwen2Config config = ForwardTests.Configs[name];
+        int[] tokens = ForwardTests.Tokens(config, WindowCount * WindowLength);
+        Qwen2Model model = Qwen2Model.Load(config, MemorySource.Random(config, 31), new ForwardOptions { Threads = 2, ResidentBytes = 0 });
+        Sums expectedSums = new(), sums = new();
+        float[] expected = Run(model, tokens, new LayerwiseOptions(), expectedSums);
+        foreach (bool spills in new[] { false, true })
+        {
+            sums = new Sums();
+            List<LinearInputKind> stages = [];
+            float[] states = new float[expected.Length];
+            using LayerwisePass pass = new(model, WindowCount, WindowLength, new LayerwiseOptions
+            {
+                BatchTokens = spills ? 7 : 64,
+                StateFile = spills ? DiskFileLayer.Instance.CreateScratch(_folder.Path) : null,
+                CarryFile = spills ? DiskFileLayer.Instance.CreateScratch(_folder.Path) : null,
+            });
+            for (int window = 0; window < WindowCount; window++) pass.Embed(window, tokens.AsSpan(window * WindowLength, WindowLength));
+            for (int layer = 0; layer < config.NumHiddenLayers; layer++) pass.RunLayerByInputs(layer, sums, stages.Add);
+            pass.Finish(sums);
+            for (int window = 0; window < WindowCount; window++) pass.ReadStates(window, states.AsSpan(window * WindowLength * config.HiddenSize));
+            Assert.True(expected.AsSpan().SequenceEqual(states));
+            Assert.True(expectedSums.Equals(sums));
+            LinearInputKind[] each = [LinearInputKind.Attention, LinearInputKind.AttentionOutput, LinearInputKind.FeedForward, LinearInputKind.FeedForwardDown];
+            Assert.Equal(Enumerable.Range(0, config.NumHiddenLayers).SelectMany(_ => each), stages);
+        }
+    }
+
+    /// <summary>A matrix replaced before its input goes on acts as if the model had had it.</summary>
+    [Fact]
+    public void AReplacedMatrixIsTheOneThatTokensGoThrough()
+    {
+        Qwen2Config config = ForwardTests.Configs["grouped"];
+        int[] tokens = ForwardTests.Tokens(config, WindowCount * WindowLength);
+        MemorySource source = MemorySource.Random(config, 31), other = MemorySource.Random(config, 77);
+        const string name = "model.layers.1.mlp.down_proj.weight";
+        MemorySource mixed = MemorySource.Of(source.Tensors.Select(entry => (entry.Name, entry.Shape, (entry.Name == name ? other : source).ReadAll(entry))));
+        float[] expected = Run(Qwen2Model.Load(config, mixed, new ForwardOptions { Threads = 1 }), tokens, new LayerwiseOptions(), null), states = new float[expected.Length];
+        using LayerwisePass pass = new(Qwen2Model.Load(config, source, new ForwardOptions { Threads = 1, ResidentBytes = 0 }), WindowCount, WindowLength, new LayerwiseOptions());
+        for (int window = 0; window < WindowCount; window++) pass.Embed(window, tokens.AsSpan(window * WindowLength, WindowLength));
+        for (int layer = 0; layer < config.NumHiddenLayers; layer++)
+        {
+            int at = layer;
+            pass.RunLayerByInputs(layer, new Sums(), kind =>
+            {
+                if (at == 1 && kind == LinearInputKind.FeedForwardDown) pass.Replace(1, name, other, other.Find(name)!);
+            });
+        }
+
+        pass.Finish();
+        for (int window = 0; window < WindowCount; window++) pass.ReadStates(window, states.AsSpan(window * WindowLength * config.HiddenSize));
+        Assert.True(expected.AsSpan().SequenceEqual(states));
+        Assert.Throws<ArgumentException>(() => pass.Replace(0, "model.layers.0.none", other, other.Find(name)!));
+    }
+
     [Fact]
     public void WeightsOfALayerAreReadOnceForAllWindows()
     {

@@ -12,6 +12,7 @@ using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Proving;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
+using Qwen2Quant.Quantization;
 using Qwen2Quant.Tests.Rules;
 using Qwen2Quant.Tests.Support;
 using Qwen2Quant.Validation;
@@ -42,6 +43,8 @@ public sealed class CalibrationTests : IDisposable
         RuleCase[] cases =
         [
             new(StatisticsRules.InactiveChannels, "channels of zeros", null, EncodeWithInactiveChannels),
+            new(StatisticsRules.Damping, "indefinite at any damping", ErrorKind.Numeric, () => (object)Factor(1e12f)),
+            new(StatisticsRules.Damping, "indefinite, and damped until it is not", null, () => (object)Factor(2)),
             new(StatisticsRules.Usable, "other names", ErrorKind.InvalidInput, () => Take(Edit(entry => entry with { Name = "x." + entry.Name }))),
             new(StatisticsRules.Usable, "a layer more", ErrorKind.InvalidInput, () => Take(Edit(entry => entry with { Name = entry.Name.Replace("blk.1.", "blk.9.", StringComparison.Ordinal) }))),
             new(StatisticsRules.Usable, "experts", ErrorKind.InvalidInput, () => Take(mixture)),
@@ -55,6 +58,20 @@ public sealed class CalibrationTests : IDisposable
         ];
         RuleCase.CheckCoverage(cases, StatisticsRules.All, [StatisticsRules.InactiveChannels]);
         foreach (RuleCase item in cases) item.Check();
+    }
+
+    /// <summary>A Hessian of ones on the diagonal and <paramref name="product"/> beside it.</summary>
+    private static double Factor(float product)
+    {
+        GramMatrix gram = new(32);
+        gram.AddSums(1, (row, sums) =>
+        {
+            sums.AsSpan(0, row).Fill(product);
+            sums[row] = 1;
+        });
+        using GptqHessian hessian = new("w", gram, 1, new GptqOptions(), new WorkerTeam(1));
+        Assert.InRange(hessian.Damping, 1, 1000);
+        return hessian.Damping;
     }
 
     [Fact]

@@ -107,6 +107,68 @@ public sealed class GptqSolverTests
         Assert.InRange(descended, 0, ordered * 0.999);
     }
 
+    /// <summary>What coordinate descent over parameters rests on, for every grid: a stored value stores as itself, and values are linear in each parameter.</summary>
+    [Theory]
+    [MemberData(nameof(Grids))]
+    public void ValuesAreLinearInParametersThatCanBeStored(string name)
+    {
+        BlockType type = BlockData.Block(name);
+        IBlockCodec codec = type.Codec!;
+        GridShape shape = codec.Shape;
+        byte[] block = BlockData.Encode(type, BlockData.Values(shape.BlockLength), shape.BlockLength, [], Effort.Fast), codes = new byte[shape.BlockLength];
+        float[] parameters = new float[shape.ParameterCount];
+        codec.Unpack(block, codes, parameters);
+        int adjustable = 0;
+        for (int p = 0; p < parameters.Length; p++)
+        {
+            float old = parameters[p], stored = codec.Store(p, old);
+            if (float.IsNaN(stored)) continue;
+            adjustable++;
+            Assert.Equal(old, stored);
+            float near = codec.Store(p, (old * 1.3f) + 0.1f);
+            Assert.Equal(near, codec.Store(p, near));
+            (int first, int count) = codec.SubBlocksOf(p);
+            for (int sub = 0; sub < shape.BlockLength / shape.SubBlockLength; sub++)
+            {
+                float At(float value)
+                {
+                    parameters[p] = value;
+                    float result = codec.GetLevels(parameters, sub).Value(codes[sub * shape.SubBlockLength]);
+                    parameters[p] = old;
+                    return result;
+                }
+
+                (float zero, float one, float two) = (At(0), At(1), At(2));
+                Assert.InRange((two - one) - (one - zero), -1e-4f * (1 + Math.Abs(two)), 1e-4f * (1 + Math.Abs(two)));
+                if (sub < first || sub >= first + count) Assert.Equal(zero, two);
+            }
+        }
+
+        Assert.Equal(name == "MXFP4", adjustable == 0);
+    }
+
+    [Theory]
+    [InlineData("Q2_K")]
+    [InlineData("Q4_K")]
+    [InlineData("Q6_K")]
+    [InlineData("Q4_0")]
+    [InlineData("IQ4_XS")]
+    [InlineData("IQ2_XXS")]
+    [InlineData("IQ1_M")]
+    public void RefittedParametersLowerTheError(string name)
+    {
+        ElementType type = BlockData.Block(name);
+        float[] weights = BlockData.Values(40 * Width);
+        GramMatrix gram = Gram(Activations(700));
+        double Run(int refits)
+        {
+            using GptqHessian hessian = new(name, gram, GptqSolver.GranuleLength(type), new GptqOptions { Shrinkage = 0, RefitPasses = refits }, Team);
+            return new GptqSolver(hessian).Solve(new RowSlab(name, 0, Width, weights), type, Effort.Fast, new byte[type.ByteCount(weights.Length)], Team).RelativeAfter;
+        }
+
+        Assert.InRange(Run(3), 0, Run(0) * 0.999);
+    }
+
     [Theory]
     [InlineData("zero")]
     [InlineData("dead")]
