@@ -16,6 +16,7 @@ public sealed unsafe class GptqHessian : IDisposable
     private const int Attempts = 8;
 
     private readonly int[] _order;
+    private readonly int[] _inputs;
     private readonly float[] _added;
     private readonly NativeFloats _gram = new();
     private readonly NativeFloats _factor = new();
@@ -31,15 +32,18 @@ public sealed unsafe class GptqHessian : IDisposable
         if (Width % granuleLength != 0) throw new ArgumentException($"granules of {granuleLength} in {Width} columns", nameof(granuleLength));
         double[] diagonal = new double[Width];
         for (int i = 0; i < Width; i++) diagonal[i] = Diagonal(tensor, gram, i);
+        _inputs = options.PermutesColumns ? Order(diagonal, granuleLength, falling: true) : [];
+        if (options.PermutesColumns) diagonal = [.. _inputs.Select(input => diagonal[input])];
         double mean = diagonal.Average();
         // Scaled to a mean of 1: the factor and the error's units are those of single precision whatever the activations are.
         Scale = mean > 0 ? mean : 1;
         Importance = mean > 0 ? [.. diagonal.Select(value => (float)(value / Scale))] : [];
         _added = new float[Width];
-        _order = Order(diagonal, granuleLength, options.ActivationOrder);
+        _order = Order(diagonal, granuleLength, options.ActivationOrder && !options.PermutesColumns);
 
         float* h = _gram.Get((long)Width * Width), factor = _factor.Get((long)Width * Width);
-        Expand(gram, h, team);
+        Expand(gram, options.PermutesColumns ? factor : h, team);
+        if (options.PermutesColumns) Permute(factor, h, team);
         double damping = mean > 0 ? options.Damping : 1;
         for (int attempt = 0; ; attempt++)
         {
@@ -67,6 +71,9 @@ public sealed unsafe class GptqHessian : IDisposable
 
     /// <summary>Mean of the Gram matrix's diagonal, 1 where that is zero; <see cref="GptqErrors"/> are in its units.</summary>
     public double Scale { get; }
+
+    /// <summary>The channel of each column of the rows that are solved; empty where they are as the tensor has them. All else here counts those columns.</summary>
+    public ReadOnlySpan<int> InputOrder => _inputs;
 
     /// <summary>One weight for each column: the diagonal over its mean; empty when no channel was ever active.</summary>
     public float[] Importance { get; }
@@ -137,6 +144,12 @@ public sealed unsafe class GptqHessian : IDisposable
             }
         });
     }
+
+    private void Permute(float* source, float* target, WorkerTeam team) => team.Run(Width, row =>
+    {
+        float* from = source + ((long)_inputs[row] * Width), to = target + ((long)row * Width);
+        for (int column = 0; column < Width; column++) to[column] = from[_inputs[column]];
+    });
 
     /// <summary>The upper triangle of H in the order of columns, with what is added to its diagonal.</summary>
     private void Fill(float* h, float* matrix, WorkerTeam team) => team.Run(Width, row =>

@@ -17,6 +17,12 @@ public sealed record GptqOptions
     /// <summary>Visits columns in falling order of the Hessian's diagonal. Parameters of blocks are fitted beforehand, so that storage keeps its order.</summary>
     public bool ActivationOrder { get; init; } = true;
 
+    /// <summary>
+    /// Columns lie in storage as they are visited, in falling order of the diagonal, and blocks are cut from that order: GPTQ's <c>desc_act</c>. The solver then takes
+    /// and gives rows in <see cref="GptqHessian.InputOrder"/>.
+    /// </summary>
+    public bool PermutesColumns { get; init; }
+
     /// <summary>The options that belong to an effort.</summary>
     public static GptqOptions For(Effort effort) => effort switch { Effort.Fast => new() { DescentPasses = 0, RefitPasses = 0 }, Effort.High => new() { DescentPasses = 8, RefitPasses = 8 }, _ => new() };
 

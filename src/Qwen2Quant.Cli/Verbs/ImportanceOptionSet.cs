@@ -70,7 +70,6 @@ internal sealed class ImportanceOptionSet
             throw new QuantException(ErrorKind.Usage, $"{foreign.Name} belongs to --method gptq") { Remedy = "Add --method gptq, or leave it out." };
         }
 
-        if (scheme is { Order: GptqOrder.PermutedGroups }) throw new QuantException(ErrorKind.Unsupported, "permuted groups (desc_act) are read, not solved for") { Found = scheme.ToString(), Remedy = "Use -actorder: the same order of columns, with groups that every reader knows." };
         double damping = session.Get(_damping);
         if (!(damping >= 0 && damping <= 1)) throw new QuantException(ErrorKind.Usage, "--damping is out of range") { Found = damping.ToString(CultureInfo.InvariantCulture), Expected = "0 to 1" };
         if (effort == Effort.Reference) throw new QuantException(ErrorKind.Usage, "--effort reference is the path of llama.cpp's encoders, which --method gptq leaves") { Remedy = "Use --effort fast, normal or high." };
@@ -85,7 +84,7 @@ internal sealed class ImportanceOptionSet
 
         if (argument is null && statistics is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
         EvaluationText? text = statistics is null ? EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput()) : null;
-        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage, ActivationOrder = scheme is not { Order: GptqOrder.Natural } }, session.Get(_allExperts), session.Get(_resume));
+        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage, ActivationOrder = scheme is not { Order: GptqOrder.Natural }, PermutesColumns = scheme is { Order: GptqOrder.PermutedGroups } }, session.Get(_allExperts), session.Get(_resume));
     }
 
     private Imatrix Collect(Session session, Checkpoint source, string argument, WindowOptionSet windows, bool dryRun)

@@ -5,6 +5,7 @@ using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Publishing;
+using Qwen2Quant.Pipeline.Solving;
 using Qwen2Quant.Quantization;
 
 namespace Qwen2Quant.Pipeline.Running;
@@ -45,42 +46,19 @@ internal sealed class ConversionRunner
     }
 
     /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one. Returns the error sums of each item.</summary>
-    /// <param name="skipped">Indices of items that <see cref="WriteTensor"/> fills; their sums are empty.</param>
-    public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files, IReadOnlySet<int>? skipped = null)
+    public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files)
     {
-        int[] slabs = [.. Enumerable.Range(0, _slabs.Count).Where(index => skipped?.Contains(_slabs[index].ItemIndex) != true)];
         ErrorSums[] sums = new ErrorSums[_slabs.Count];
-        using IProgressTask progress = _context.Progress.Start("Writing", slabs.Sum(index => _slabs[index].TargetBytes), "B");
-        Workers.Run(_context.Threads, slabs.Length, () => new Buffers(), (unit, buffers) =>
+        using IProgressTask progress = _context.Progress.Start("Writing", _slabs.Sum(slab => slab.TargetBytes), "B");
+        Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
         {
-            int index = slabs[unit];
             sums[index] = Encode(_slabs[index], index, files, buffers);
             progress.Advance(_slabs[index].TargetBytes);
         }, _context.Cancellation);
 
         ErrorSums[] byItem = [.. _plan.Items.Select(_ => new ErrorSums())];
-        foreach (int index in slabs) byItem[_slabs[index].ItemIndex].Add(sums[index]);
+        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex].Add(sums[index]);
         return byItem;
-    }
-
-    /// <summary>
-    /// Writes one item that was encoded elsewhere, wherever its layout puts it, and keeps what the verification needs. On the calling thread; different items may be
-    /// written at the same time.
-    /// </summary>
-    /// <param name="itemIndex">Index into the plan's items.</param>
-    /// <param name="encoded">The whole tensor as rows of its target's element type; with an order its columns are afterwards as <see cref="IScatteredTarget.Write"/> says.</param>
-    /// <param name="columnOrder">Empty, or for each place in a row the column that it holds: for layouts that permute columns.</param>
-    public void WriteTensor(IReadOnlyList<IWriteFile> files, int itemIndex, Span<byte> encoded, ReadOnlySpan<int> columnOrder = default)
-    {
-        PlanItem item = _plan.Items[itemIndex];
-        if (encoded.Length != item.Target.Tensor.ByteLength) throw new ArgumentException($"{encoded.Length} bytes for a tensor of {item.Target.Tensor.ByteLength}", nameof(encoded));
-        for (int index = 0; index < _slabs.Count; index++)
-        {
-            Slab slab = _slabs[index];
-            if (slab.ItemIndex != itemIndex) continue;
-            _context.Cancellation.ThrowIfCancellationRequested();
-            Write(slab, index, files, encoded.Slice((int)slab.TensorOffset, (int)slab.TargetBytes), columnOrder);
-        }
     }
 
     /// <summary>Reads every slab back through the public reader and compares it with what was meant to be written.</summary>
@@ -151,7 +129,7 @@ internal sealed class ConversionRunner
             else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk, slab.Importance.Span), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
-        Write(slab, index, files, encoded, default);
+        Write(slab, index, files, encoded, _source is SolvedOverlay overlay ? overlay.ColumnOrder(slab.Part.Name) : default);
         return sums;
     }
 

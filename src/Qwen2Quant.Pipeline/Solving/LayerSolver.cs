@@ -45,8 +45,8 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
             foreach (SolvedTarget target in group)
             {
                 GptqErrors errors = default;
-                (byte[] bytes, ErrorSums sums) = Encode(target, (slab, encoded) => errors += new GptqSolver(hessian).Solve(slab, target.Type, effort, encoded, team));
-                yield return (target, new SolvedPart(target.Tensor.Name, GptqSolver.Name, hessian.Damping, gram.RowCount, errors.Before, errors.After, errors.Square, ErrorSumsRecord.Of(sums), 0, 0), bytes);
+                (byte[] bytes, ErrorSums sums) = Encode(target, hessian.InputOrder.ToArray(), (slab, encoded) => errors += new GptqSolver(hessian).Solve(slab, target.Type, effort, encoded, team));
+                yield return (target, new SolvedPart(target.Tensor.Name, GptqSolver.Name, hessian.Damping, gram.RowCount, errors.Before, errors.After, errors.Square, ErrorSumsRecord.Of(sums), 0, 0, hessian.InputOrder.IsEmpty ? null : hessian.InputOrder.ToArray()), bytes);
             }
         }
     }
@@ -69,14 +69,14 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
     {
         long tokens = gram?.RowCount ?? 0;
         float[] importance = gram is null ? [] : [.. Enumerable.Range(0, gram.Width).Select(i => (float)(gram[i, i] / tokens))];
-        (byte[] bytes, ErrorSums sums) = Encode(target, (slab, encoded) =>
+        (byte[] bytes, ErrorSums sums) = Encode(target, [], (slab, encoded) =>
             SolverCatalog.RoundToNearest.Encode(new RowSlab(slab.Tensor, slab.FirstRow, slab.RowLength, slab.Values, importance), target.Type, effort, encoded));
         return (target, new SolvedPart(target.Tensor.Name, FewTokensFallback, null, tokens, 0, 0, 0, ErrorSumsRecord.Of(sums), 0, 0), bytes);
     }
 
     private delegate void SlabEncoder(RowSlab slab, Span<byte> encoded);
 
-    private (byte[] Bytes, ErrorSums Sums) Encode(SolvedTarget target, SlabEncoder encode)
+    private (byte[] Bytes, ErrorSums Sums) Encode(SolvedTarget target, int[] columnOrder, SlabEncoder encode)
     {
         using IDisposable timed = times.Measure(Stage.Solve);
         int rowLength = checked((int)target.Source.Shape.RowLength), rowBytes = checked((int)target.Type.ByteCount(rowLength));
@@ -89,6 +89,7 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
         {
             int rows = (int)Math.Min(rowsPerSlab, rowCount - row);
             source.ReadRows(target.Source, row, rows, values);
+            if (columnOrder.Length > 0) Permute(values.AsSpan(0, rows * rowLength), columnOrder);
             RowSlab slab = new(target.Tensor.Name, row, rowLength, values.AsSpan(0, rows * rowLength));
             Span<byte> encoded = bytes.AsSpan(checked((int)(row * rowBytes)), rows * rowBytes);
             encode(slab, encoded);
@@ -96,5 +97,16 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
         }
 
         return (bytes, sums);
+    }
+
+    private static void Permute(Span<float> rows, int[] columnOrder)
+    {
+        float[] row = new float[columnOrder.Length];
+        for (int start = 0; start < rows.Length; start += row.Length)
+        {
+            Span<float> values = rows.Slice(start, row.Length);
+            values.CopyTo(row);
+            for (int at = 0; at < row.Length; at++) values[at] = row[columnOrder[at]];
+        }
     }
 }

@@ -107,8 +107,8 @@ internal abstract class ModelSolving
     /// <summary>Solves matrices, input by input.</summary>
     /// <param name="take">Gives the Gram matrix of an input, null when no token reached it.</param>
     /// <param name="layerTokens">Tokens that the layer saw.</param>
-    /// <returns>The matrices as they were stored.</returns>
-    protected IEnumerable<(SolvedTarget Target, TensorEntry Entry)> Solve(LayerSolver solver, SolvedTensors solved, IEnumerable<SolvedTarget> targets, Func<LinearInput, int, GramMatrix?> take, long layerTokens)
+    /// <returns>The matrices, each once it is stored.</returns>
+    protected IEnumerable<SolvedTarget> Solve(LayerSolver solver, SolvedTensors solved, IEnumerable<SolvedTarget> targets, Func<LinearInput, int, GramMatrix?> take, long layerTokens)
     {
         Qwen2Config config = Source.Config;
         double evenTokens = Job.AllExperts || config.NumExperts == 0 ? 0 : (double)layerTokens * config.NumExpertsPerTok / config.NumExperts;
@@ -119,7 +119,8 @@ internal abstract class ModelSolving
             SolvedTarget[] sharing = [.. group];
             foreach ((SolvedTarget target, SolvedPart part, byte[] bytes) in solver.Solve(sharing, take(group.Key, (int)sharing[0].Source.Shape.RowLength), group.Key.Expert >= 0 ? evenTokens : 0))
             {
-                yield return (target, solved.Add(part, target.Type, target.Source.Shape, bytes));
+                solved.Add(part, target.Type, target.Source.Shape, bytes);
+                yield return target;
                 if (part.Solver != GptqSolver.Name) starved.Add($"{target.Tensor.Name} ({part.TokensSeen})");
             }
         }
@@ -158,7 +159,7 @@ internal abstract class ModelSolving
         GptqOptions gptq = Job.Options;
         string options = string.Create(
             CultureInfo.InvariantCulture,
-            $"effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
+            $"effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, permuted columns {gptq.PermutesColumns}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
         return new SolvingIdentity(Conversion.Version, Source.Identity, Hash(types.ToString()), Hash(CalibrationIdentity), options);
 
         static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));

@@ -67,7 +67,7 @@ internal sealed class SequentialSolving : ModelSolving
             SolvedTarget[] targets = [.. ByLayer[layer]];
             if (targets.Length == 0 || Begin(solved, layer, targets))
             {
-                foreach (SolvedTarget target in targets) pass.Replace(layer, target.Tensor.Name, solved, solved.Find(target.Tensor.Name)!);
+                foreach (SolvedTarget target in targets) Replace(layer, target);
                 pass.RunLayer(layer, null, Advance, Context.Cancellation);
                 return;
             }
@@ -78,13 +78,16 @@ internal sealed class SequentialSolving : ModelSolving
 
             void SolveStage(LinearInputKind kind)
             {
-                foreach ((SolvedTarget target, TensorEntry entry) in Solve(solver, solved, targets.Where(target => StageOf(target.Input.Kind) == kind), (input, _) => grams.Take(input), total))
-                {
-                    pass.Replace(layer, target.Tensor.Name, solved, entry);
-                }
+                foreach (SolvedTarget target in Solve(solver, solved, targets.Where(target => StageOf(target.Input.Kind) == kind), (input, _) => grams.Take(input), total)) Replace(layer, target);
 
                 grams.Clear();
             }
+        }
+
+        void Replace(int layer, SolvedTarget target)
+        {
+            (ITensorSource source, TensorEntry entry) = solved.Multiplied(target.Tensor.Name);
+            pass.Replace(layer, target.Tensor.Name, source, entry);
         }
 
         void Advance(int tokens)

@@ -14,6 +14,9 @@ internal sealed class SolvedOverlay(SolvedTensors solved, ITensorSource original
         Items = [.. plan.Items.Select(item => item with { Parts = [.. item.Parts.Select(part => solved.Find(part.Name) ?? part)] })],
     };
 
+    /// <summary>As <see cref="SolvedTensors.ColumnOrder"/>.</summary>
+    public ReadOnlySpan<int> ColumnOrder(string name) => solved.ColumnOrder(name);
+
     public TensorEntry? Find(string name) => solved.Find(name) ?? originals.Find(name);
 
     public void ReadRaw(TensorEntry entry, long byteOffset, Span<byte> destination)

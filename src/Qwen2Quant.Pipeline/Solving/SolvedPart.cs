@@ -12,8 +12,9 @@ namespace Qwen2Quant.Pipeline.Solving;
 /// <param name="After">Error of what was chosen.</param>
 /// <param name="Square">Of zeros.</param>
 /// <param name="ByteOffset">In the file of its layer.</param>
+/// <param name="ColumnOrder">The column of the matrix at each place of its rows; null where they lie in their order.</param>
 internal sealed record SolvedPart(
-    string Name, string Solver, double? Damping, long TokensSeen, double Before, double After, double Square, ErrorSumsRecord Sums, long ByteOffset, long ByteLength)
+    string Name, string Solver, double? Damping, long TokensSeen, double Before, double After, double Square, ErrorSumsRecord Sums, long ByteOffset, long ByteLength, int[]? ColumnOrder = null)
 {
     [JsonIgnore]
     public GptqErrors Errors => new(Before, After, Square);

@@ -74,6 +74,28 @@ internal sealed class SolvedTensors : ITensorSource
 
     public TensorEntry? Find(string name) => _byName.TryGetValue(name, out (SolvedPart Part, TensorEntry Entry) found) ? found.Entry : null;
 
+    /// <summary>The column of a matrix at each place of its rows; empty where they lie in their order, or for one that was not solved here.</summary>
+    public ReadOnlySpan<int> ColumnOrder(string name) => _byName.TryGetValue(name, out (SolvedPart Part, TensorEntry Entry) found) ? found.Part.ColumnOrder : default;
+
+    /// <summary>A solved matrix as a model multiplies it, and the source to read it from: decoded into the order of its columns where they are permuted.</summary>
+    public (ITensorSource Source, TensorEntry Entry) Multiplied(string name)
+    {
+        TensorEntry entry = _byName[name].Entry;
+        ReadOnlySpan<int> order = ColumnOrder(name);
+        if (order.IsEmpty) return (this, entry);
+        float[] values = this.ReadAll(entry);
+        float[] row = new float[order.Length];
+        for (int start = 0; start < values.Length; start += row.Length)
+        {
+            Span<float> target = values.AsSpan(start, row.Length);
+            target.CopyTo(row);
+            for (int at = 0; at < row.Length; at++) target[order[at]] = row[at];
+        }
+
+        TensorEntry decoded = new(name, PlainTypes.F32, entry.Shape, 0);
+        return (new DecodedMatrix(decoded, values), decoded);
+    }
+
     /// <summary>Adds to the report of an output what is known of the matrices that it is made of; null when none was solved.</summary>
     public TensorReport? Complete(TensorReport report, PlanItem item)
     {
@@ -122,11 +144,11 @@ internal sealed class SolvedTensors : ITensorSource
 
     /// <summary>Adds a matrix of the layer at work.</summary>
     /// <param name="part">Its offset is set here.</param>
-    public TensorEntry Add(SolvedPart part, ElementType type, Shape shape, byte[] bytes)
+    public void Add(SolvedPart part, ElementType type, Shape shape, byte[] bytes)
     {
         part = part with { ByteOffset = _pending.Sum(pending => (long)pending.Bytes.Length), ByteLength = bytes.Length };
         _pending.Add((part, bytes));
-        return Register(part, type, shape);
+        Register(part, type, shape);
     }
 
     /// <summary>Brings the layer to the disk.</summary>
@@ -182,12 +204,11 @@ internal sealed class SolvedTensors : ITensorSource
 
     private string PathOf(int layer, string extension) => Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"layer-{layer:00000}.{extension}"));
 
-    private TensorEntry Register(SolvedPart part, ElementType type, Shape shape)
+    private void Register(SolvedPart part, ElementType type, Shape shape)
     {
         TensorEntry entry = new(part.Name, type, shape, part.ByteOffset, _layer);
         _byName.Add(part.Name, (part, entry));
         _entries.Add(entry);
-        return entry;
     }
 
     private static ulong Combine(ReadOnlySpan<ulong> sums) => SlabChecksum.Compute(System.Runtime.InteropServices.MemoryMarshal.AsBytes(sums));

@@ -50,7 +50,7 @@ internal sealed class StatisticsSolving : ModelSolving
             SolvedTarget[] targets = [.. layer];
             if (!Begin(solved, layer.Key, targets))
             {
-                foreach (var _ in Solve(solver, solved, targets, Read, tokens))
+                foreach (SolvedTarget _ in Solve(solver, solved, targets, Read, tokens))
                 {
                 }
 
