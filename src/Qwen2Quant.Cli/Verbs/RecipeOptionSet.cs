@@ -51,7 +51,7 @@ internal sealed class RecipeOptionSet
             throw new QuantException(ErrorKind.Usage, "there is no such scheme")
             {
                 Found = scheme,
-                Expected = $"{GptqScheme.Forms}; {string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe)))}",
+                Expected = $"{string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe)))}; {GptqScheme.Forms}",
             };
         }
 

@@ -77,7 +77,7 @@ public sealed class CalibrateTests(ITestOutputHelper print) : IDisposable
     }
 
     [Theory]
-    [InlineData(3, "not available", "calibrate builtin:tiny --data builtin:text --out x.gguf --depth gram")]
+    [InlineData(2, "--depth diagonal", "calibrate builtin:tiny --data builtin:text --out x.gguf --depth gram --format dat")]
     [InlineData(2, "--data", "calibrate builtin:tiny --out x.gguf")]
     [InlineData(2, "--samples", "calibrate builtin:tiny --data builtin:text --out x.gguf --samples 0")]
     [InlineData(2, "--context", "calibrate builtin:tiny --data builtin:text --out x.gguf --context 1")]

@@ -30,8 +30,10 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
         double Run(string method)
         {
             string path = _folder.File(method + (scheme.StartsWith("gguf", StringComparison.Ordinal) ? ".gguf" : ""));
+            // Rounding has no order of columns.
+            string spelled = method == "rtn" ? scheme.Replace("-actorder", "", StringComparison.Ordinal).Replace("-descact", "", StringComparison.Ordinal) : scheme;
             string[] extra = method == "rtn" && scheme.Contains("IQ3", StringComparison.Ordinal) ? ["--calibration", "builtin:calibration"] : [];
-            JsonElement report = CliCommand.Succeed(["quantize", Models.Tiny, "--to", scheme, "--method", method, "--samples", "32", "--out", path, "--validate", "builtin:text", "--json", .. extra]).Json();
+            JsonElement report = CliCommand.Succeed(["quantize", Models.Tiny, "--to", spelled, "--method", method, "--samples", "32", "--out", path, "--validate", "builtin:text", "--json", .. extra]).Json();
             JsonElement tensor = report.GetProperty("tensors").EnumerateArray().First(tensor => tensor.GetProperty("name").GetString()!.Contains("down", StringComparison.Ordinal));
             Assert.Equal(method, tensor.GetProperty("solver").GetString());
             if (method == "gptq")
