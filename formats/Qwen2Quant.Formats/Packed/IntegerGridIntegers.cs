@@ -1,3 +1,4 @@
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Encoding;
 
 namespace Qwen2Quant.Formats.Packed;
@@ -15,11 +16,14 @@ internal sealed unsafe class IntegerGridIntegers(IntegerGridType type) : Integer
         for (int first = 0; first < valueCount; first += type.GroupLength)
         {
             ReadOnlySpan<byte> block = new(blocks, type.BytesPerBlock);
-            (float scale, int zero) = (type.ScaleOf(block), type.ZeroOf(block));
+            float scale = type.ScaleOf(block);
+            Vector256<ushort> zeros = Vector256.Create((ushort)type.ZeroOf(block));
             for (int i = 0; i < type.GroupLength; i += ScaleLength)
             {
                 BitFields.Unpack(block[(type.CodesOffset + (i / ScaleLength * runBytes))..], type.Bits, run);
-                for (int j = 0; j < ScaleLength; j++) codes[j] = (short)(fields[j] - zero);
+                (Vector256<ushort> low, Vector256<ushort> high) = Vector256.Widen(Vector256.Load(fields));
+                (low - zeros).AsInt16().Store(codes);
+                (high - zeros).AsInt16().Store(codes + Vector256<short>.Count);
                 *scales = scale;
                 codes += ScaleLength;
                 scales += stride;

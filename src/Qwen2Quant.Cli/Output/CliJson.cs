@@ -35,7 +35,8 @@ internal sealed record ChatResult(IReadOnlyList<GenerateResult> Answers, IReadOn
 internal sealed record VerifyResult(string Path, string Container, int Tensors, long Parameters, long Bytes, double Seconds);
 
 /// <summary>What <c>types</c> prints.</summary>
-internal sealed record TypesResult(IReadOnlyList<SchemeRow> Schemes, IReadOnlyList<TypeRow> Types);
+/// <param name="PackedSchemes">Forms of the schemes whose parts combine freely.</param>
+internal sealed record TypesResult(IReadOnlyList<SchemeRow> Schemes, IReadOnlyList<TypeRow> Types, IReadOnlyList<string> PackedSchemes);
 
 /// <param name="FileType"><c>general.file_type</c> of files made by the scheme.</param>
 /// <param name="Type">Type of the tensors that no rule names; absent where the source's are kept, and so are the figures.</param>

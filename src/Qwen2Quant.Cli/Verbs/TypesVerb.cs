@@ -2,6 +2,7 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Pipeline.Recipes;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -28,7 +29,8 @@ internal static class TypesVerb
 
             TypesResult result = new(
                 [.. RecipeBook.BuiltIn.Recipes.Select(Row)],
-                [.. GgmlTypes.All.Select(type => new TypeRow(type.Name, type.Id, type.Element.ValuesPerBlock, type.Element.BytesPerBlock, type.Element.BitsPerWeight, type.Element.CanDecode, type.Element.CanEncode))]);
+                [.. GgmlTypes.All.Select(type => new TypeRow(type.Name, type.Id, type.Element.ValuesPerBlock, type.Element.BytesPerBlock, type.Element.BitsPerWeight, type.Element.CanDecode, type.Element.CanEncode))],
+                [GptqScheme.Forms]);
             session.Print(result, CliJson.Default.TypesResult, output => Write(output, result));
             return ExitCodes.Done;
         }));
@@ -54,6 +56,8 @@ internal static class TypesVerb
             output.WriteLine(line.TrimEnd());
         }
 
+        output.WriteLine();
+        foreach (string form in result.PackedSchemes) output.WriteLine($"safetensors folders: {form}");
         output.WriteLine();
         output.WriteLine($"{"type",-9}{"bits per weight",16}{"block",8}{"bytes",7}   reads   writes");
         foreach (TypeRow type in result.Types)

@@ -40,7 +40,7 @@ public class GptqRuleTests
     [Fact]
     public void ErrorsNameFileTensorAndWhatWasExpected()
     {
-        QuantException error = Assert.Throws<QuantException>(() => Open(Module(4, 32).With("m.scales", PlainTypes.F16, 3, 32)));
+        QuantException error = Assert.Throws<QuantException>(() => Open(Module(4, 32).With("m.scales", PlainTypes.F16, 3, 32), """{"bits": 4, "group_size": 32}"""));
         Assert.Contains("folder: a part of a packed module does not have the shape that bits and groups ask for 'm.scales': found [3, 32], expected 2 groups of 32 for 64 inputs [PK-3]", error.Message, StringComparison.Ordinal);
     }
 
