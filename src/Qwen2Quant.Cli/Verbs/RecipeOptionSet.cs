@@ -51,7 +51,8 @@ internal sealed class RecipeOptionSet
             throw new QuantException(ErrorKind.Usage, "there is no such scheme")
             {
                 Found = scheme,
-                Expected = $"{GptqScheme.Forms}; {string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe)))}",
+                Expected = string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe))),
+                Remedy = $"`types` lists them all. GPTQ folders: {GptqScheme.Forms}.",
             };
         }
 
