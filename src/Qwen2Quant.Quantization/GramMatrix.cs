@@ -1,3 +1,4 @@
+using System.Runtime.Intrinsics;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 
@@ -12,6 +13,9 @@ public sealed unsafe class GramMatrix
 {
     /// <summary>Rows summed in single precision, 256 to a chain, before they are added in double.</summary>
     public const int FoldRows = 1024;
+
+    // Sixteen floats more than the depth keep rows out of one cache set.
+    private const int LeftStride = FoldRows + 16;
 
     // Eight tiles of 12 rows; a transposed block of them takes 384 KiB.
     private const int BlockSize = 96;
@@ -95,7 +99,7 @@ public sealed unsafe class GramMatrix
         for (int row = 0; row < rowCount;)
         {
             int count = Math.Min(FoldRows - _pendingRows, rowCount - row);
-            for (int i = 0; i < count; i++) Gather(rows.Slice((row + i) * Width, Width), _pendingRows + i);
+            Gather(rows.Slice(row * Width, count * Width), count, team);
             _pendingRows += count;
             row += count;
             if (_pendingRows == FoldRows) Fold(team);
@@ -128,37 +132,62 @@ public sealed unsafe class GramMatrix
 
     private int RowsOf(int block) => EndOf(block) - (block * BlockSize);
 
-    private void Gather(ReadOnlySpan<float> row, int depth)
+    private void Gather(ReadOnlySpan<float> rows, int rowCount, WorkerTeam team)
     {
-        const int width = MatrixProduct.PanelWidth;
-        for (int first = 0; first < Width; first += width)
+        const int width = MatrixProduct.PanelWidth, rowsPerTask = 64;
+        fixed (float* pinned = rows)
         {
-            int count = Math.Min(width, Width - first);
-            row.Slice(first, count).CopyTo(new Span<float>(_pending.Pointer + (first / width * _pending.PanelStride) + ((long)depth * width), count));
+            float* source = pinned;
+            team.Run((rowCount + rowsPerTask - 1) / rowsPerTask, task =>
+            {
+                for (int row = task * rowsPerTask; row < Math.Min(rowCount, (task + 1) * rowsPerTask); row++)
+                {
+                    float* target = _pending.Pointer + ((long)(_pendingRows + row) * width), from = source + ((long)row * Width);
+                    for (int first = 0; first < Width; first += width) new ReadOnlySpan<float>(from + first, Math.Min(width, Width - first)).CopyTo(new Span<float>(target + (first / width * _pending.PanelStride), width));
+                }
+            });
         }
     }
 
     private void Fold(int block, int depth)
     {
         int rowCount = RowsOf(block), end = EndOf(block), first = block * BlockSize;
-        float* left = (_scratch ??= new NativeFloats()).Get((BlockSize * FoldRows) + (BlockSize * ColumnChunk));
-        float* sums = left + (BlockSize * FoldRows);
-        for (int row = 0; row < rowCount; row++)
+        float* left = (_scratch ??= new NativeFloats()).Get((BlockSize * LeftStride) + (BlockSize * ColumnChunk));
+        float* sums = left + (BlockSize * LeftStride);
+        for (int row = 0; row < rowCount; row += MatrixProduct.PanelWidth)
         {
-            float* source = _pending.Pointer + ((first + row) / MatrixProduct.PanelWidth * _pending.PanelStride) + ((first + row) % MatrixProduct.PanelWidth);
-            for (int k = 0; k < depth; k++) left[(row * FoldRows) + k] = source[k * MatrixProduct.PanelWidth];
+            float* source = _pending.Pointer + ((first + row) / MatrixProduct.PanelWidth * _pending.PanelStride);
+            int lanes = Math.Min(MatrixProduct.PanelWidth, rowCount - row);
+            for (int k = 0; k < depth; k++, source += MatrixProduct.PanelWidth)
+            {
+                float* target = left + (row * LeftStride) + k;
+                for (int lane = 0; lane < lanes; lane++) target[lane * LeftStride] = source[lane];
+            }
         }
 
         for (int column = 0; column < end; column += ColumnChunk)
         {
             int count = Math.Min(ColumnChunk, end - column);
             float* panels = _pending.Pointer + (column / MatrixProduct.PanelWidth * _pending.PanelStride);
-            MatrixProduct.MultiplyPanels(left, FoldRows, rowCount, depth, panels, _pending.PanelStride, count, sums, ColumnChunk, accumulate: false);
+            MatrixProduct.MultiplyPanels(left, LeftStride, rowCount, depth, panels, _pending.PanelStride, count, sums, ColumnChunk, accumulate: false);
             for (int row = 0; row < rowCount; row++)
             {
                 Span<double> target = _blocks[block].AsSpan((row * end) + column, count);
-                for (int i = 0; i < count; i++) target[i] += sums[(row * ColumnChunk) + i];
+                Accumulate(new ReadOnlySpan<float>(sums + (row * ColumnChunk), count), target);
             }
         }
+    }
+
+    private static void Accumulate(ReadOnlySpan<float> sums, Span<double> totals)
+    {
+        int i = 0;
+        for (; i + Vector256<float>.Count <= sums.Length; i += Vector256<float>.Count)
+        {
+            (Vector256<double> low, Vector256<double> high) = Vector256.Widen(Vector256.Create(sums.Slice(i, Vector256<float>.Count)));
+            (Vector256.Create(totals.Slice(i, 4)) + low).CopyTo(totals[i..]);
+            (Vector256.Create(totals.Slice(i + 4, 4)) + high).CopyTo(totals[(i + 4)..]);
+        }
+
+        for (; i < sums.Length; i++) totals[i] += sums[i];
     }
 }

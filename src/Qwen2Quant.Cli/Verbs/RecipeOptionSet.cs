@@ -51,7 +51,8 @@ internal sealed class RecipeOptionSet
             throw new QuantException(ErrorKind.Usage, "there is no such scheme")
             {
                 Found = scheme,
-                Expected = $"{string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe)))}; {GptqScheme.Forms}",
+                Expected = string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe))),
+                Remedy = $"`types` lists them all. GPTQ folders: {GptqScheme.Forms}.",
             };
         }
 
