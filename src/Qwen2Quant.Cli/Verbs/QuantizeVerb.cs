@@ -78,7 +78,7 @@ internal static class QuantizeVerb
             PendingOutput.CheckTarget(session.Context.Files, session.Get(output), packed is null ? OutputKind.File : OutputKind.Folder, session.Get(force), [], plannedBytes: 0);
             Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
             GptqJob? gptq = importance.ReadGptq(session, packed, windows, chosen);
-            quantization = quantization with { IsSolved = gptq is not null, Importance = importance.Read(session, gptq is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
+            quantization = quantization with { IsSolved = gptq is not null, Damping = gptq?.Options.Damping ?? 0.01, Importance = importance.Read(session, gptq is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
             ConversionPlan plan = packed is null
                 ? GgufPlanner.PlanQuantization(source, recipe!, quantization, session.Get(output), session.Context)
                 : GptqPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);

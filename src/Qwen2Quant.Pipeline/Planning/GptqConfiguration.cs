@@ -10,8 +10,8 @@ namespace Qwen2Quant.Pipeline.Planning;
 /// </summary>
 internal static class GptqConfiguration
 {
-    /// <summary>GPTQ's damping as a part of the mean diagonal. Transformers refuses a configuration without one between 0 and 1, whatever the method was.</summary>
-    private const double DampPercent = 0.01;
+    /// <summary>Transformers refuses a configuration without a damping between 0 and 1, both excluded, whatever the method was.</summary>
+    private const double LeastDamping = 1e-6, GreatestDamping = 0.999;
 
     // In the order in which sequential solvers quantize a layer.
     private static readonly TensorRole[][] Steps =
@@ -22,8 +22,9 @@ internal static class GptqConfiguration
         [TensorRole.SharedFfnDown, TensorRole.FfnDown, TensorRole.ExpertDown],
     ];
 
-    public static JsonObject Write(GptqScheme scheme, FusedUnits units)
+    public static JsonObject Write(GptqScheme scheme, FusedUnits units, double damping)
     {
+        damping = Math.Clamp(damping, LeastDamping, GreatestDamping);
         bool isDescAct = scheme.Order == GptqOrder.PermutedGroups, isStatic = scheme.Order == GptqOrder.Activation;
         string format = scheme.IsV2 ? "gptq_v2" : "gptq";
         JsonObject json = new()
@@ -38,13 +39,13 @@ internal static class GptqConfiguration
             ["checkpoint_format"] = format,
             ["format"] = format,
             ["pack_dtype"] = "int32",
-            ["damp_percent"] = DampPercent,
+            ["damp_percent"] = damping,
             ["true_sequential"] = true,
             ["static_groups"] = isStatic,
             ["meta"] = new JsonObject
             {
                 ["quantizer"] = new JsonArray("qwen2quant:" + Conversion.Version),
-                ["damp_percent"] = DampPercent,
+                ["damp_percent"] = damping,
                 ["static_groups"] = isStatic,
                 ["true_sequential"] = true,
             },

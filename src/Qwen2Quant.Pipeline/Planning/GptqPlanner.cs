@@ -47,7 +47,7 @@ public static class GptqPlanner
         PlanningNotes.AddPacked(events, scheme);
         SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = "pt" }, maxShardBytes);
         items = Place(items, files, scheme);
-        JsonObject quantization = GptqConfiguration.Write(scheme, units);
+        JsonObject quantization = GptqConfiguration.Write(scheme, units, options.Damping);
         JsonObject config = FolderPlanner.Config(source, plain, context);
         config["quantization_config"] = quantization.DeepClone();
         List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), new(PackedSource.GptqFileName, FolderPlanner.WriteJson(quantization)), .. FolderPlanner.Companions(source, context)];

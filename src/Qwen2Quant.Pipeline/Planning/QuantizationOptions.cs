@@ -16,6 +16,9 @@ public sealed record QuantizationOptions
     /// <summary>The matrices of layers are solved under Hessians, which are an importance and more.</summary>
     public bool IsSolved { get; init; }
 
+    /// <summary>GPTQ's damping as a share of the mean diagonal, which packed checkpoints state.</summary>
+    public double Damping { get; init; } = 0.01;
+
     /// <summary>Quantizes a source that is quantized already.</summary>
     public bool AllowRequantize { get; init; }
 

@@ -148,11 +148,12 @@ public sealed class GptqConversionTests : IDisposable
     {
         RunContext context = new() { Threads = 2 };
         using Checkpoint source = Checkpoint.Open("builtin:tiny", context);
-        ConversionPlan plan = GptqPlanner.Plan(source, GptqScheme.Parse("gptq:w4g32-asym-descact")!, new QuantizationOptions(), _folder.File("out"), long.MaxValue, context);
+        ConversionPlan plan = GptqPlanner.Plan(source, GptqScheme.Parse("gptq:w4g32-asym-descact")!, new QuantizationOptions { Damping = 0.03 }, _folder.File("out"), long.MaxValue, context);
         GptqJob job = new(EvaluationText.Load(context.Files, "builtin:calibration", Stream.Null), null, new CalibrationOptions { Samples = 2, Context = 64 }, new GptqOptions { PermutesColumns = true, DescentPasses = 1 });
         ConversionReport report = new Conversion(source, plan, new ConversionOptions("gptq:w4g32-asym-descact", Gptq: job), context).Run();
 
         Assert.True((bool)Json("out/config.json")["quantization_config"]!["desc_act"]!);
+        Assert.Equal(0.03, (double)Json("out/config.json")["quantization_config"]!["damp_percent"]!);
         using Checkpoint reopened = Checkpoint.Open(_folder.File("out"), context);
         TensorReport[] solved = [.. report.Tensors.Where(tensor => tensor.Solver == "gptq")];
         Assert.Equal(21, solved.Length);
