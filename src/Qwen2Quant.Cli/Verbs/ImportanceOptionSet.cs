@@ -4,7 +4,7 @@ using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Gguf;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Solving;
@@ -58,13 +58,13 @@ internal sealed class ImportanceOptionSet
 
     /// <summary>What GPTQ needs; null for other methods.</summary>
     /// <exception cref="QuantException">Usage: an option is out of range, or has no meaning for the method.</exception>
-    /// <param name="scheme">The GPTQ checkpoint that is asked for, or null.</param>
-    public GptqJob? ReadGptq(Session session, GptqScheme? scheme, WindowOptionSet windows, Effort effort)
+    /// <param name="scheme">The packed checkpoint that is asked for, or null.</param>
+    public GptqJob? ReadGptq(Session session, PackedScheme? scheme, WindowOptionSet windows, Effort effort)
     {
-        string method = session.Parsed.GetValue(_method) ?? (scheme is null ? SolverCatalog.RoundToNearest.Name : GptqSolver.Name);
+        string method = session.Parsed.GetValue(_method) ?? scheme?.DefaultMethod ?? SolverCatalog.RoundToNearest.Name;
         if (method != GptqSolver.Name)
         {
-            if (scheme is { Order: not GptqOrder.Natural }) throw new QuantException(ErrorKind.Usage, $"{method} visits columns in no order") { Found = scheme.ToString(), Remedy = "Leave -actorder and -descact out." };
+            if (scheme is { Visits: not ColumnVisits.Natural }) throw new QuantException(ErrorKind.Usage, $"{method} visits columns in no order") { Found = scheme.ToString(), Remedy = "Leave -actorder and -descact out." };
             Option? foreign = new Option[] { _damping, _shrinkage, _allExperts, _statistics, _resume }.FirstOrDefault(option => session.Parsed.GetResult(option) is { Implicit: false });
             if (foreign is null) return null;
             throw new QuantException(ErrorKind.Usage, $"{foreign.Name} belongs to --method gptq") { Remedy = "Add --method gptq, or leave it out." };
@@ -84,7 +84,7 @@ internal sealed class ImportanceOptionSet
 
         if (argument is null && statistics is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
         EvaluationText? text = statistics is null ? EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput()) : null;
-        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage, ActivationOrder = scheme is not { Order: GptqOrder.Natural }, PermutesColumns = scheme is { Order: GptqOrder.PermutedGroups } }, session.Get(_allExperts), session.Get(_resume));
+        return new GptqJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage, ActivationOrder = scheme is not { Visits: ColumnVisits.Natural }, PermutesColumns = scheme is { Visits: ColumnVisits.PermutedGroups } }, session.Get(_allExperts), session.Get(_resume));
     }
 
     private Imatrix Collect(Session session, Checkpoint source, string argument, WindowOptionSet windows, bool dryRun)

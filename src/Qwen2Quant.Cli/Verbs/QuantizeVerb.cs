@@ -2,7 +2,7 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
@@ -59,7 +59,7 @@ internal static class QuantizeVerb
         verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            GptqScheme? packed = recipes.ReadGptq(session);
+            PackedScheme? packed = recipes.ReadPacked(session);
             Recipe? recipe = packed is null ? recipes.ReadRecipe(session) : null;
             if (packed is null && session.Parsed.GetValue(shardSize) is not null) throw new QuantException(ErrorKind.Usage, $"{shardSize.Name} has no meaning for GGUF files") { Remedy = "Leave it out." };
             long maxShardBytes = session.Parsed.GetValue(shardSize) is { } size ? Sizes.Parse(size, shardSize.Name) : SafetensorsPlan.DefaultShardBytes;
@@ -81,7 +81,7 @@ internal static class QuantizeVerb
             quantization = quantization with { IsSolved = gptq is not null, Damping = gptq?.Options.Damping ?? 0.01, Importance = importance.Read(session, gptq is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
             ConversionPlan plan = packed is null
                 ? GgufPlanner.PlanQuantization(source, recipe!, quantization, session.Get(output), session.Context)
-                : GptqPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);
+                : PackedPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);
             ConversionOptions options = new(packed?.ToString() ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();

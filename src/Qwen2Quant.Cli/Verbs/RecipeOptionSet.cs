@@ -1,6 +1,6 @@
 using System.CommandLine;
 using Qwen2Quant.Core.Errors;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
 
@@ -27,11 +27,11 @@ internal sealed class RecipeOptionSet
         foreach (Option option in new Option[] { _to, _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _tensorType, _allowRequantize, _keepSplit, _overrideKv }) command.Options.Add(option);
     }
 
-    /// <summary>The GPTQ scheme that <c>--to</c> names, or null.</summary>
+    /// <summary>The packed scheme that <c>--to</c> names, or null.</summary>
     /// <exception cref="QuantException">The scheme is none, or an option has no meaning for it.</exception>
-    public GptqScheme? ReadGptq(Session session)
+    public PackedScheme? ReadPacked(Session session)
     {
-        if (GptqScheme.Parse(session.Get(_to)) is not { } scheme) return null;
+        if (PackedScheme.Parse(session.Get(_to)) is not { } scheme) return null;
         foreach (Option option in new Option[] { _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _tensorType, _keepSplit, _overrideKv })
         {
             if (session.Parsed.GetResult(option) is { Implicit: false }) throw new QuantException(ErrorKind.Usage, $"{option.Name} has no meaning for {scheme}") { Remedy = "Leave it out." };
@@ -52,7 +52,7 @@ internal sealed class RecipeOptionSet
             {
                 Found = scheme,
                 Expected = string.Join(", ", RecipeBook.BuiltIn.Recipes.Select(recipe => SchemeOf(recipe))),
-                Remedy = $"`types` lists them all. GPTQ folders: {GptqScheme.Forms}.",
+                Remedy = $"`types` lists them all. Folders: {string.Join("; ", PackedScheme.AllForms)}.",
             };
         }
 

@@ -2,7 +2,7 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Formats.Gguf;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Pipeline.Recipes;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -30,7 +30,7 @@ internal static class TypesVerb
             TypesResult result = new(
                 [.. RecipeBook.BuiltIn.Recipes.Select(Row)],
                 [.. GgmlTypes.All.Select(type => new TypeRow(type.Name, type.Id, type.Element.ValuesPerBlock, type.Element.BytesPerBlock, type.Element.BitsPerWeight, type.Element.CanDecode, type.Element.CanEncode))],
-                [GptqScheme.Forms]);
+                PackedScheme.AllForms);
             session.Print(result, CliJson.Default.TypesResult, output => Write(output, result));
             return ExitCodes.Done;
         }));

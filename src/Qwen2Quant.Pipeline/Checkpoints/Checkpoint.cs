@@ -2,7 +2,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
@@ -61,7 +61,7 @@ public sealed class Checkpoint : IDisposable
     /// <summary>What the container is, for people.</summary>
     public string ContainerName => Gguf is { } gguf
         ? $"GGUF v{gguf.Version}{(gguf.Parts.Count > 1 ? $" in {gguf.Parts.Count} parts" : "")}"
-        : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}{(Raw is GptqCheckpoint gptq ? $", GPTQ v{(gptq.Settings.IsV2 ? 2 : 1)}" : "")}";
+        : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}{(Raw is PackedCheckpoint packed ? $", {packed.LayoutName}" : "")}";
 
     /// <summary>The files of weights with their lengths and times: equal when the weights are.</summary>
     internal string Identity => string.Join('\n', _identities.Select(pair => string.Create(

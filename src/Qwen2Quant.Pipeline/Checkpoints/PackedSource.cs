@@ -16,36 +16,38 @@ internal sealed class PackedSource
     /// <summary>AutoGPTQ's file, which repeats the object of config.json and stands alone in older checkpoints.</summary>
     public const string GptqFileName = "quantize_config.json";
 
-    private readonly GptqSettings _settings;
+    /// <summary>The layouts by the <c>quant_method</c> of their configuration.</summary>
+    private static readonly Dictionary<string, Func<ConfigJson, string, Func<ITensorSource, string, IPackedModules>>> Layouts = new(StringComparer.Ordinal)
+    {
+        ["gptq"] = (json, path) => Gptq(GptqSettings.Read(json, path)),
+    };
 
-    private PackedSource(GptqSettings settings) => _settings = settings;
+    private readonly Func<ITensorSource, string, IPackedModules> _findModules;
+
+    private PackedSource(Func<ITensorSource, string, IPackedModules> findModules) => _findModules = findModules;
 
     /// <summary>The layout that a folder's configuration names; null for plain weights.</summary>
     /// <exception cref="QuantException">HF-74: a layout that is not read. PK-1.</exception>
     public static PackedSource? Find(Qwen2Config config, byte[] configJson, string folder, IReadOnlyList<string> names, IFileLayer files, RunContext context)
     {
         string configPath = Path.Combine(folder, "config.json");
-        if (config.QuantizationMethod is "gptq")
+        if (config.QuantizationMethod is { } method)
         {
-            ConfigJson json = ConfigJson.Parse(configJson, configPath, context.Limits, PackedRules.Configuration).Object("quantization_config")!;
-            return new PackedSource(GptqSettings.Read(json, configPath));
-        }
-
-        if (config.QuantizationMethod is not null)
-        {
+            ConfigJson json = ConfigJson.Parse(configJson, configPath, context.Limits, PackedRules.Configuration);
+            if (Layouts.TryGetValue(method, out var open)) return new PackedSource(open(json.Object("quantization_config") ?? json.Object("quantization")!, configPath));
             throw new QuantException(ErrorKind.Unsupported, "the weights are packed in a layout that is not read")
             {
                 Rule = PipelineRules.SourceNotQuantized,
                 Path = configPath,
-                Found = config.QuantizationMethod,
-                Expected = "gptq, or F32, F16 or BF16 weights",
+                Found = method,
+                Expected = $"{string.Join(", ", Layouts.Keys)}, or F32, F16 or BF16 weights",
                 Remedy = "Use the model that this one was quantized from.",
             };
         }
 
         if (!names.Contains(GptqFileName)) return null;
         string path = Path.Combine(folder, GptqFileName);
-        return new PackedSource(GptqSettings.Read(ConfigJson.Parse(files.ReadAllBytes(path, context.Limits.JsonFileBytes), path, context.Limits, PackedRules.Configuration), path));
+        return new PackedSource(Gptq(GptqSettings.Read(ConfigJson.Parse(files.ReadAllBytes(path, context.Limits.JsonFileBytes), path, context.Limits, PackedRules.Configuration), path)));
     }
 
     /// <summary>Views the container as its matrices; the view owns it, and it is closed when this throws.</summary>
@@ -53,7 +55,7 @@ internal sealed class PackedSource
     {
         try
         {
-            return GptqCheckpoint.Over(weights, _settings, folder);
+            return PackedCheckpoint.Over(weights, _findModules(weights, folder), folder);
         }
         catch
         {
@@ -61,4 +63,6 @@ internal sealed class PackedSource
             throw;
         }
     }
+
+    private static Func<ITensorSource, string, IPackedModules> Gptq(GptqSettings settings) => (source, folder) => new GptqModules(source, settings, folder);
 }

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Running;
@@ -25,7 +26,7 @@ internal static class GptqConfiguration
     public static JsonObject Write(GptqScheme scheme, FusedUnits units, double damping)
     {
         damping = Math.Clamp(damping, LeastDamping, GreatestDamping);
-        bool isDescAct = scheme.Order == GptqOrder.PermutedGroups, isStatic = scheme.Order == GptqOrder.Activation;
+        bool isDescAct = scheme.Order == ColumnVisits.PermutedGroups, isStatic = scheme.Order == ColumnVisits.Activation;
         string format = scheme.IsV2 ? "gptq_v2" : "gptq";
         JsonObject json = new()
         {
@@ -86,7 +87,7 @@ internal static class GptqConfiguration
 
     private static string NameInLayer(CanonicalTensor tensor)
     {
-        string module = GptqLayout.Module(tensor.Name);
+        string module = PackedLayout.Module(tensor.Name);
         return module[$"model.layers.{tensor.Layer}.".Length..];
     }
 }

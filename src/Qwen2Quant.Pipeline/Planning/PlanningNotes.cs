@@ -1,7 +1,6 @@
 using System.Globalization;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
-using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Recipes;
@@ -53,14 +52,6 @@ internal static class PlanningNotes
         if (source.Config.DualChunkAttention is { } chunks) Add("dual chunk attention", $"over {chunks.Stride} tokens");
 
         void Add(string what, string where) => events.Add(new QuantEvent("not-in-gguf", $"the configuration has {what}, which GGUF cannot say: readers of the file attend to texts {where} without"));
-    }
-
-    /// <summary>Which readers of GPTQ checkpoints a scheme leaves out.</summary>
-    public static void AddPacked(List<QuantEvent> events, GptqScheme scheme)
-    {
-        if (scheme.Bits is 2 or 3) events.Add(new QuantEvent("few-readers", $"{scheme}: vLLM and SGLang read 4 and 8 bits only"));
-        if (!scheme.IsSymmetric) events.Add(new QuantEvent("few-readers", $"{scheme}: current vLLM and SGLang read symmetric checkpoints only"));
-        if (scheme.IsV2) events.Add(new QuantEvent("few-readers", $"{scheme}: text-generation-inference, TensorRT-LLM and OpenVINO take zeros for those of version 1"));
     }
 
     /// <summary>Of the presets with more bits, the one with the most whose tensors take hardly more bytes, or null.</summary>

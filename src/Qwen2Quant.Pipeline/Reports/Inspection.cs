@@ -2,7 +2,7 @@ using System.Text;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Formats.Gguf;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Running;
@@ -60,7 +60,7 @@ public static class Inspection
 
         using (checkpoint)
         {
-            if (checkpoint?.Raw is GptqCheckpoint packed)
+            if (checkpoint?.Raw is PackedCheckpoint packed)
             {
                 // The matrices, not the words that they are packed in.
                 container = checkpoint.ContainerName;

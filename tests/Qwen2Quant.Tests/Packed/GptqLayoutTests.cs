@@ -26,7 +26,7 @@ public class GptqLayoutTests
         using SafetensorsCheckpoint raw = SafetensorsCheckpoint.Open(DiskFileLayer.Instance, path, new ReadOptions());
         using SafetensorsCheckpoint second = SafetensorsCheckpoint.Open(DiskFileLayer.Instance, path, new ReadOptions());
         GptqSettings settings = GptqRuleTests.Settings(File.ReadAllText(Path.Combine(path, "quantize_config.json")));
-        using GptqCheckpoint view = GptqCheckpoint.Over(second, settings, path);
+        using PackedCheckpoint view = PackedCheckpoint.Over(second, new GptqModules(second, settings, path), path);
         GptqModules modules = new(raw, settings, path);
         int count = 0;
         bool anyPermuted = false;

@@ -33,7 +33,7 @@ public class GptqRuleTests
     public void AModuleOfOtherBitsIsReadWithThem()
     {
         MemoryModules source = Module(8, 32);
-        using GptqCheckpoint view = GptqCheckpoint.Over(source, Settings("""{"bits": 4, "group_size": 128, "dynamic": {"m": {"bits": 8, "group_size": 32}}}"""), "folder");
+        using PackedCheckpoint view = Open(source, """{"bits": 4, "group_size": 128, "dynamic": {"m": {"bits": 8, "group_size": 32}}}""");
         Assert.Equal("W8G32", view.Find("m.weight")!.Type.Name);
     }
 
@@ -98,11 +98,11 @@ public class GptqRuleTests
     private static RuleCase Case(Rule rule, string name, MemoryModules source, ErrorKind? refusal = ErrorKind.InvalidInput) =>
         name == "g_idx of another length" ? new RuleCase(PackedRules.Shapes, name, refusal, () => Open(source)) : new RuleCase(rule, name, refusal, () => Open(source));
 
-    private static GptqCheckpoint Open(MemoryModules source, string json = """{"bits": 4}""") => GptqCheckpoint.Over(source, Settings(json), "folder");
+    private static PackedCheckpoint Open(MemoryModules source, string json = """{"bits": 4}""") => PackedCheckpoint.Over(source, new GptqModules(source, Settings(json), "folder"), "folder");
 
     private static float[] ReadFirst(MemoryModules source)
     {
-        using GptqCheckpoint view = Open(source);
+        using PackedCheckpoint view = Open(source);
         return view.ReadAll(view.Find("m.weight")!);
     }
 

@@ -43,7 +43,7 @@ internal static class Conversions
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        ConversionPlan plan = GptqPlanner.Plan(source, GptqScheme.Parse("gptq:" + scheme)!, quantization ?? new QuantizationOptions(), target, maxShardBytes, context);
+        ConversionPlan plan = PackedPlanner.Plan(source, GptqScheme.Parse("gptq:" + scheme)!, quantization ?? new QuantizationOptions(), target, maxShardBytes, context);
         return new Conversion(source, plan, options ?? new ConversionOptions("gptq:" + scheme), context).Run();
     }
 

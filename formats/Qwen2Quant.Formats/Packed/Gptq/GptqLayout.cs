@@ -2,24 +2,13 @@ using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Formats.Packed.Gptq;
 
-/// <summary>How matrices lie in a GPTQ checkpoint: for planners.</summary>
-public static class GptqLayout
+/// <summary>GPTQ's layout: whole groups, and outputs that fill whole words of zeros.</summary>
+/// <param name="isV2">Stores zeros as they are, not less one.</param>
+public sealed class GptqLayout(bool isV2) : PackedLayout
 {
-    /// <summary>The part that holds a matrix's codes.</summary>
-    public const int CodesPart = 0;
+    public override bool Fits(ElementType type, Shape shape) => type is IntegerGridType grid && GptqLinear.Fits(grid, shape);
 
-    /// <summary>True where a matrix [O, I] can be packed as rows of a type: whole groups, and outputs that fill whole words of zeros.</summary>
-    public static bool Fits(IntegerGridType type, Shape shape) => GptqLinear.Fits(type, shape);
+    public override IReadOnlyList<OutputTensor> Parts(string name, ElementType type, Shape shape) => GptqLinear.Parts(Module(name), (IntegerGridType)type, shape);
 
-    /// <summary>The tensors that a matrix is written as.</summary>
-    /// <param name="name">Of the matrix, ending with <c>.weight</c>.</param>
-    public static IReadOnlyList<OutputTensor> Parts(string name, IntegerGridType type, Shape shape) => GptqLinear.Parts(Module(name), type, shape);
-
-    /// <summary>Where the rows of a matrix go.</summary>
-    /// <param name="isV2">Stores zeros as they are, not less one.</param>
-    /// <param name="parts">File and place of each of <see cref="Parts"/>.</param>
-    public static IScatteredTarget Target(IntegerGridType type, Shape shape, bool isV2, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) => new GptqTarget(type, shape, isV2, parts);
-
-    /// <summary>The module of a matrix.</summary>
-    public static string Module(string name) => name[..^GptqLinear.WeightSuffix.Length];
+    public override IScatteredTarget Target(ElementType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) => new GptqTarget((IntegerGridType)type, shape, isV2, parts);
 }

@@ -6,22 +6,35 @@ using Qwen2Quant.Core.Tensors;
 namespace Qwen2Quant.Formats.Packed.Gptq;
 
 /// <summary>Finds the packed modules of a container and checks them: rules PK-2 to PK-4.</summary>
-internal sealed class GptqModules
+public sealed class GptqModules : IPackedModules
 {
     private static readonly string[] Suffixes = [GptqLinear.CodesSuffix, GptqLinear.ZerosSuffix, GptqLinear.ScalesSuffix, GptqLinear.GroupsSuffix];
 
     private readonly ITensorSource _source;
     private readonly GptqSettings _settings;
     private readonly string _path;
+    private readonly GptqRows _rows;
 
     public GptqModules(ITensorSource source, GptqSettings settings, string path)
     {
         (_source, _settings, _path) = (source, settings, path);
+        _rows = new GptqRows(settings.IsV2, path);
+    }
+
+    public string LayoutName => $"GPTQ v{(_settings.IsV2 ? 2 : 1)}";
+
+    public string CodesSuffix => GptqLinear.CodesSuffix;
+
+    public bool TryRead(TensorEntry entry, out IReadOnlyList<PackedMatrix> matrices)
+    {
+        string? module = Find(entry);
+        matrices = module is not null && entry.Name == module + GptqLinear.CodesSuffix ? [new GptqMatrix(Read(module), _rows)] : [];
+        return module is not null;
     }
 
     /// <summary>The module of which a tensor is a part, or null for plain tensors.</summary>
     /// <exception cref="QuantException">PK-2: the module has no codes.</exception>
-    public string? Find(TensorEntry entry)
+    internal string? Find(TensorEntry entry)
     {
         string? suffix = Array.Find(Suffixes, suffix => entry.Name.EndsWith(suffix, StringComparison.Ordinal));
         if (suffix is null) return null;
@@ -31,7 +44,7 @@ internal sealed class GptqModules
     }
 
     /// <exception cref="QuantException">PK-2, PK-3, PK-4.</exception>
-    public GptqLinear Read(string module)
+    internal GptqLinear Read(string module)
     {
         TensorEntry codes = Part(module, GptqLinear.CodesSuffix), zeros = Part(module, GptqLinear.ZerosSuffix), scales = Part(module, GptqLinear.ScalesSuffix);
         if (_source.Find(module + GptqLinear.WeightSuffix) is not null)

@@ -6,28 +6,28 @@ using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Formats.Packed.Gptq;
 
-/// <summary>Reads rows of a module out of the container's tensors.</summary>
+/// <summary>Reads rows of modules out of the container's tensors.</summary>
 /// <param name="path">Of the container, for errors.</param>
-internal sealed class GptqRows(ITensorSource source, bool isV2, string path)
+internal sealed class GptqRows(bool isV2, string path)
 {
     /// <summary>Rows <paramref name="firstRow"/> and on as blocks of the module's type, columns by group.</summary>
     /// <param name="firstRow">A multiple of <see cref="GptqLinear.RowGranule"/>, as is <paramref name="rowCount"/>.</param>
-    public void Read(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows)
+    public void Read(ITensorSource source, GptqLinear linear, int firstRow, int rowCount, Span<byte> rows)
     {
         int rowBytes = rows.Length / rowCount;
-        ReadCodes(linear, firstRow, rowCount, rows, rowBytes);
-        ReadZeros(linear, firstRow, rowCount, rows, rowBytes);
-        ReadScales(linear, firstRow, rowCount, rows, rowBytes);
+        ReadCodes(source, linear, firstRow, rowCount, rows, rowBytes);
+        ReadZeros(source, linear, firstRow, rowCount, rows, rowBytes);
+        ReadScales(source, linear, firstRow, rowCount, rows, rowBytes);
     }
 
-    private void ReadCodes(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
+    private static void ReadCodes(ITensorSource source, GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
     {
         int wordCount = GptqWords.WordCount(linear.Type, linear.RowLength);
         uint[] columns = ArrayPool<uint>.Shared.Rent(wordCount * rowCount);
         try
         {
             Span<uint> words = columns.AsSpan(0, wordCount * rowCount);
-            ReadLines(linear.Codes, (long)linear.RowCount * sizeof(uint), (long)firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
+            ReadLines(source, linear.Codes, (long)linear.RowCount * sizeof(uint), (long)firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
             GptqWords.ToRows(linear.Type, words, linear.RowLength, rowCount, rows);
         }
         finally
@@ -40,12 +40,12 @@ internal sealed class GptqRows(ITensorSource source, bool isV2, string path)
         for (int row = 0; row < rowCount; row++) GptqWords.Permute(linear.Type, rows.Slice(row * rowBytes, rowBytes), order, codes);
     }
 
-    private void ReadZeros(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
+    private void ReadZeros(ITensorSource source, GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
     {
         IntegerGridType type = linear.Type;
         int pieceBytes = rowCount / BitFields.Run * type.Bits;
         byte[] lines = new byte[linear.GroupCount * pieceBytes];
-        ReadLines(linear.Zeros, (long)linear.RowCount / BitFields.Run * type.Bits, (long)firstRow / BitFields.Run * type.Bits, lines, linear.GroupCount);
+        ReadLines(source, linear.Zeros, (long)linear.RowCount / BitFields.Run * type.Bits, (long)firstRow / BitFields.Run * type.Bits, lines, linear.GroupCount);
         byte[] zeros = new byte[rowCount];
         for (int group = 0; group < linear.GroupCount; group++)
         {
@@ -60,10 +60,10 @@ internal sealed class GptqRows(ITensorSource source, bool isV2, string path)
         }
     }
 
-    private void ReadScales(GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
+    private static void ReadScales(ITensorSource source, GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
     {
         ushort[] scales = new ushort[linear.GroupCount * rowCount];
-        ReadLines(linear.Scales, (long)linear.RowCount * sizeof(ushort), (long)firstRow * sizeof(ushort), MemoryMarshal.AsBytes(scales.AsSpan()), linear.GroupCount);
+        ReadLines(source, linear.Scales, (long)linear.RowCount * sizeof(ushort), (long)firstRow * sizeof(ushort), MemoryMarshal.AsBytes(scales.AsSpan()), linear.GroupCount);
         for (int group = 0; group < linear.GroupCount; group++)
         {
             for (int row = 0; row < rowCount; row++) MemoryMarshal.Write(rows[((row * rowBytes) + (group * linear.Type.BytesPerBlock))..], scales[(group * rowCount) + row]);
@@ -71,7 +71,7 @@ internal sealed class GptqRows(ITensorSource source, bool isV2, string path)
     }
 
     /// <summary>Reads a piece of each line of a matrix, or, where the pieces are whole lines, all at once.</summary>
-    private void ReadLines(TensorEntry entry, long lineBytes, long offsetInLine, Span<byte> pieces, int lineCount)
+    private static void ReadLines(ITensorSource source, TensorEntry entry, long lineBytes, long offsetInLine, Span<byte> pieces, int lineCount)
     {
         int pieceBytes = pieces.Length / lineCount;
         if (pieceBytes == lineBytes)

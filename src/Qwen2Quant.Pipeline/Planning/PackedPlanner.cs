@@ -3,7 +3,6 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Packed;
-using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
@@ -13,21 +12,20 @@ using Qwen2Quant.Pipeline.Running;
 namespace Qwen2Quant.Pipeline.Planning;
 
 /// <summary>
-/// Plans a GPTQ checkpoint folder: the linears of the layers packed, with halves for their scales and biases; embedding, output, norms and routers
-/// stay in the source's 16-bit type.
+/// Plans a folder whose linears of layers are packed as a scheme says; embedding, output, norms and routers stay in the source's 16-bit type, unless the scheme packs them too.
 /// </summary>
-public static class GptqPlanner
+public static class PackedPlanner
 {
     /// <summary>A row length that every scheme has a type for.</summary>
     private const int ShortestRow = 128;
 
     /// <exception cref="QuantException">No linear suits the scheme, or the source is quantized already.</exception>
-    public static ConversionPlan Plan(Checkpoint source, GptqScheme scheme, QuantizationOptions options, string target, long maxShardBytes, RunContext context)
+    public static ConversionPlan Plan(Checkpoint source, PackedScheme scheme, QuantizationOptions options, string target, long maxShardBytes, RunContext context)
     {
         ElementType plain = GgufPlanner.FirstMatrixType(source);
         if (ReferenceEquals(plain, PlainTypes.F32)) plain = PlainTypes.F16;
         List<QuantEvent> events = [];
-        FusedUnits units = new(source.Tensors.Catalogue, tensor => scheme.TypeFor(tensor.Shape.RowLength) is { } type && GptqLayout.Fits(type, tensor.Shape));
+        FusedUnits units = new(source.Tensors.Catalogue, tensor => scheme.TypeFor(tensor.Shape.RowLength, plain) is { } type && scheme.Layout.Fits(type, tensor.Shape));
         List<PlanItem> items = [];
         List<OutputTensor> outputs = [];
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
@@ -39,18 +37,17 @@ public static class GptqPlanner
             {
                 ImportanceOf = (name, expert ?? 0, expert is null ? 1 : source.Config.NumExperts),
             });
-            outputs.AddRange(actual is IntegerGridType grid ? GptqLayout.Parts(tensor.Name, grid, tensor.Shape) : [new OutputTensor(tensor.Name, actual, tensor.Shape)]);
+            outputs.AddRange(actual.IsQuantized ? scheme.Layout.Parts(tensor.Name, actual, tensor.Shape) : [new OutputTensor(tensor.Name, actual, tensor.Shape)]);
         }
 
         if (units.Packed.Count == 0) throw NoneFits(source, scheme);
         if (!options.AllowRequantize) GgufPlanner.RequireNoRequantizing(items, source);
-        PlanningNotes.AddPacked(events, scheme);
-        SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = "pt" }, maxShardBytes);
+        events.AddRange(scheme.ReaderNotes.Select(note => new QuantEvent("few-readers", $"{scheme}: {note}")));
+        SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = scheme.FileFormat }, maxShardBytes);
         items = Place(items, files, scheme);
-        JsonObject quantization = GptqConfiguration.Write(scheme, units, options.Damping);
         JsonObject config = FolderPlanner.Config(source, plain, context);
-        config["quantization_config"] = quantization.DeepClone();
-        List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), new(PackedSource.GptqFileName, FolderPlanner.WriteJson(quantization)), .. FolderPlanner.Companions(source, context)];
+        IEnumerable<CompanionFile> ownFiles = PackedConfiguration.Apply(scheme, units, options, config);
+        List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), .. ownFiles, .. FolderPlanner.Companions(source, context)];
         companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme.ToString(), Conversion.Version, items)));
         if (files.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, files.Index));
         return new ConversionPlan
@@ -65,40 +62,41 @@ public static class GptqPlanner
         };
     }
 
-    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, GptqScheme scheme, ElementType plain, FusedUnits units)
+    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, PackedScheme scheme, ElementType plain, FusedUnits units)
     {
         if (tensor.Role.IsLayerLinear())
         {
             // A requested type that no row of this length has is shown by that of a group.
-            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength) ?? scheme.TypeFor(ShortestRow)!;
+            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, plain) ?? scheme.TypeFor(ShortestRow, plain)!;
             return (requested, units.Packed.Contains(tensor.Name) ? requested : plain);
         }
 
         bool isPackedBias = tensor.Name.EndsWith(".bias", StringComparison.Ordinal) && units.Packed.Contains($"{tensor.Name[..^".bias".Length]}.weight");
-        return isPackedBias ? (PlainTypes.F16, PlainTypes.F16) : (plain, plain);
+        ElementType type = isPackedBias ? scheme.BiasType ?? plain : plain;
+        return (type, type);
     }
 
-    private static List<PlanItem> Place(List<PlanItem> items, SafetensorsPlan files, GptqScheme scheme)
+    private static List<PlanItem> Place(List<PlanItem> items, SafetensorsPlan files, PackedScheme scheme)
     {
         Dictionary<string, (int FileIndex, PlannedTensor Tensor)> places = files.Files.SelectMany((file, index) => file.Tensors.Select(tensor => (index, tensor)))
             .ToDictionary(place => place.tensor.Tensor.Name, StringComparer.Ordinal);
         return [.. items.Select(item =>
         {
             OutputTensor tensor = item.Target.Tensor;
-            if (tensor.Type is not IntegerGridType grid) return item with { FileIndex = places[tensor.Name].FileIndex, Target = places[tensor.Name].Tensor };
-            (int FileIndex, PlannedTensor Tensor)[] parts = [.. GptqLayout.Parts(tensor.Name, grid, tensor.Shape).Select(part => places[part.Name])];
-            (int fileIndex, PlannedTensor codes) = parts[GptqLayout.CodesPart];
-            return item with { FileIndex = fileIndex, Target = new PlannedTensor(tensor, codes.ByteOffset), Scattered = GptqLayout.Target(grid, tensor.Shape, scheme.IsV2, parts) };
+            if (!tensor.Type.IsQuantized) return item with { FileIndex = places[tensor.Name].FileIndex, Target = places[tensor.Name].Tensor };
+            (int FileIndex, PlannedTensor Tensor)[] parts = [.. scheme.Layout.Parts(tensor.Name, tensor.Type, tensor.Shape).Select(part => places[part.Name])];
+            (int fileIndex, PlannedTensor codes) = parts[0];
+            return item with { FileIndex = fileIndex, Target = new PlannedTensor(tensor, codes.ByteOffset), Scattered = scheme.Layout.Target(tensor.Type, tensor.Shape, parts) };
         })];
     }
 
-    private static QuantEvent Unfit(CanonicalTensor tensor, GptqScheme scheme, ElementType actual) => new(
+    private static QuantEvent Unfit(CanonicalTensor tensor, PackedScheme scheme, ElementType actual) => new(
         "type-fallback",
         $"{tensor.Name}: it, or a matrix that readers fuse with it, has no whole number of groups of {scheme.GroupSize} or of 32 outputs; written as {actual.Name}",
         tensor.Name,
         IsSubstitution: true);
 
-    private static QuantException NoneFits(Checkpoint source, GptqScheme scheme) => new(ErrorKind.Usage, "no linear of the model suits the scheme")
+    private static QuantException NoneFits(Checkpoint source, PackedScheme scheme) => new(ErrorKind.Usage, "no linear of the model suits the scheme")
     {
         Path = source.Location.Path,
         Found = $"hidden size {source.Config.HiddenSize}, intermediate size {source.Config.IntermediateSize}",

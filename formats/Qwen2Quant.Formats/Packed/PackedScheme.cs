@@ -1,0 +1,60 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Packed.Gptq;
+
+namespace Qwen2Quant.Formats.Packed;
+
+/// <summary>In which order a solver visits inputs, and what of it a checkpoint shows.</summary>
+public enum ColumnVisits
+{
+    /// <summary>As they lie.</summary>
+    Natural,
+
+    /// <summary>By activation, in groups that stay where they are: the file looks as without.</summary>
+    Activation,
+
+    /// <summary>By activation, and groups are formed in that order: the file names each input's group.</summary>
+    PermutedGroups,
+}
+
+/// <summary>A packed checkpoint as <c>--to</c> spells it: which type its matrices get and how they lie in the folder. <see cref="object.ToString"/> gives the spelling.</summary>
+public abstract record PackedScheme
+{
+    private static readonly (string Forms, Func<string, PackedScheme?> Parse)[] Families =
+    [
+        (GptqScheme.Forms, GptqScheme.Parse),
+    ];
+
+    /// <summary>What there is, one line for each layout, for messages.</summary>
+    public static IReadOnlyList<string> AllForms { get; } = [.. Families.Select(family => family.Forms)];
+
+    public abstract PackedLayout Layout { get; }
+
+    /// <summary>The method that the name implies, as <c>--method</c> spells it.</summary>
+    public abstract string DefaultMethod { get; }
+
+    /// <summary>Inputs of a group for messages; -1 for whole rows.</summary>
+    public abstract int GroupSize { get; }
+
+    public virtual ColumnVisits Visits => ColumnVisits.Natural;
+
+    /// <summary>What safetensors files say in their metadata for <c>format</c>.</summary>
+    public virtual string FileFormat => "pt";
+
+    /// <summary>True when embedding, output matrix and routers are packed too.</summary>
+    public virtual bool PacksAll => false;
+
+    /// <summary>The type of biases of packed modules; null for that of the other plain tensors.</summary>
+    public virtual ElementType? BiasType => null;
+
+    /// <summary>The readers that the scheme leaves out, a sentence for each group of them.</summary>
+    public virtual IEnumerable<string> ReaderNotes => [];
+
+    /// <summary>The scheme that a text names, in any case; null when it begins as none.</summary>
+    /// <exception cref="QuantException">It begins as one and is none.</exception>
+    public static PackedScheme? Parse(string text) => Families.Select(family => family.Parse(text)).FirstOrDefault(scheme => scheme is not null);
+
+    /// <summary>The element type of a matrix with rows of that length; null where the scheme has none.</summary>
+    /// <param name="plain">Type of plain tensors, which scales of some layouts have too.</param>
+    public abstract ElementType? TypeFor(long rowLength, ElementType plain);
+}
