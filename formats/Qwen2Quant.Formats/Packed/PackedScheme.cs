@@ -54,6 +54,10 @@ public abstract record PackedScheme
     /// <exception cref="QuantException">It begins as one and is none.</exception>
     public static PackedScheme? Parse(string text) => Families.Select(family => family.Parse(text)).FirstOrDefault(scheme => scheme is not null);
 
+    /// <summary>The scheme of single modules under this one, as <c>--tensor-type</c> spells it.</summary>
+    /// <exception cref="QuantException">Usage: there is none of that spelling, or the layout has one scheme for all modules.</exception>
+    public virtual PackedScheme OfModule(string text) => throw new QuantException(ErrorKind.Usage, $"the modules of {this} have one type") { Found = text, Expected = "plain", Remedy = "Leave --tensor-type out, or let it keep modules plain." };
+
     /// <summary>The element type of a matrix with rows of that length; null where the scheme has none.</summary>
     /// <param name="plain">Type of plain tensors, which scales of some layouts have too.</param>
     public abstract ElementType? TypeFor(long rowLength, ElementType plain);

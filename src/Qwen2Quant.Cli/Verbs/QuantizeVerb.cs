@@ -63,7 +63,7 @@ internal static class QuantizeVerb
             Recipe? recipe = packed is null ? recipes.ReadRecipe(session) : null;
             if (packed is null && session.Parsed.GetValue(shardSize) is not null) throw new QuantException(ErrorKind.Usage, $"{shardSize.Name} has no meaning for GGUF files") { Remedy = "Leave it out." };
             long maxShardBytes = session.Parsed.GetValue(shardSize) is { } size ? Sizes.Parse(size, shardSize.Name) : SafetensorsPlan.DefaultShardBytes;
-            QuantizationOptions quantization = recipes.Read(session);
+            QuantizationOptions quantization = recipes.Read(session, packed);
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
             string? textArgument = session.Parsed.GetValue(validate);
             if (textArgument is null && (session.Get(failAbove)?.Length > 0 || session.Get(failBelow)?.Length > 0))

@@ -17,7 +17,7 @@ internal sealed class RecipeOptionSet
     private readonly Option<string?> _outputType = new("--output-type") { Description = "Type of the output matrix", HelpName = "TYPE" };
     private readonly Option<string?> _embeddingType = new("--embedding-type") { Description = "Type of the token embedding", HelpName = "TYPE" };
     private readonly Option<bool> _leaveOutput = new("--leave-output-tensor") { Description = "Leave output.weight in the source's type" };
-    private readonly Option<string[]> _tensorType = new("--tensor-type") { Description = "Type of the tensors whose lower-cased GGUF name a regular expression finds; repeatable, the first match wins", HelpName = "PATTERN=TYPE" };
+    private readonly Option<string[]> _tensorType = new("--tensor-type") { Description = "Type of the tensors whose lower-cased name in the output a regular expression finds, for example attn_v=Q8_0, or for a folder mlp.down_proj=w8g128 or self_attn=plain; repeatable, the first match wins", HelpName = "PATTERN=TYPE" };
     private readonly Option<bool> _allowRequantize = new("--allow-requantize") { Description = "Quantize a source that is quantized already" };
     private readonly Option<bool> _keepSplit = new("--keep-split") { Description = "Split the output where the source is split" };
     private readonly Option<string[]> _overrideKv = new("--override-kv") { Description = "Set a metadata key; TYPE is int, float, bool or str; repeatable", HelpName = "KEY=TYPE:VALUE" };
@@ -32,7 +32,7 @@ internal sealed class RecipeOptionSet
     public PackedScheme? ReadPacked(Session session)
     {
         if (PackedScheme.Parse(session.Get(_to)) is not { } scheme) return null;
-        foreach (Option option in new Option[] { _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _tensorType, _keepSplit, _overrideKv })
+        foreach (Option option in new Option[] { _recipe, _pure, _outputType, _embeddingType, _leaveOutput, _keepSplit, _overrideKv })
         {
             if (session.Parsed.GetResult(option) is { Implicit: false }) throw new QuantException(ErrorKind.Usage, $"{option.Name} has no meaning for {scheme}") { Remedy = "Leave it out." };
         }
@@ -60,7 +60,12 @@ internal sealed class RecipeOptionSet
     }
 
     /// <summary>What else was asked.</summary>
-    public QuantizationOptions Read(Session session) => new()
+    /// <param name="packed">The packed scheme that is asked for, or null.</param>
+    public QuantizationOptions Read(Session session, PackedScheme? packed) => packed is not null ? new()
+    {
+        Modules = [.. (session.Get(_tensorType) ?? []).Select(text => ModuleOverride.Parse(text, packed))],
+        AllowRequantize = session.Get(_allowRequantize),
+    } : new()
     {
         Types = new RecipeOptions
         {

@@ -1,30 +1,55 @@
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Model;
 
 namespace Qwen2Quant.Pipeline.Planning;
 
 /// <summary>
-/// The linears of the layers in the units that inference engines fuse: q, k and v; gate and up; all experts of a layer. A unit is packed whole or not at all,
+/// The linears of the layers in the units that inference engines fuse: q, k and v; gate and up; all experts of a layer. A unit is packed whole and under one scheme, or not at all,
 /// because its members are loaded under one configuration.
 /// </summary>
 internal sealed class FusedUnits
 {
+    private readonly Dictionary<string, PackedScheme> _asked = new(StringComparer.Ordinal);
     private readonly HashSet<string> _packed = new(StringComparer.Ordinal);
 
-    /// <param name="fits">Whether a matrix can be packed.</param>
-    public FusedUnits(TensorCatalogue catalogue, Func<CanonicalTensor, bool> fits)
+    /// <param name="overrides">Schemes of single modules.</param>
+    /// <param name="fits">Whether a matrix can be packed so.</param>
+    /// <exception cref="QuantException">Usage: an override parts a unit.</exception>
+    public FusedUnits(TensorCatalogue catalogue, PackedScheme scheme, IReadOnlyList<ModuleOverride> overrides, Func<CanonicalTensor, PackedScheme, bool> fits)
     {
+        Scheme = scheme;
         foreach (IGrouping<(int, string), CanonicalTensor> unit in catalogue.Tensors.Where(tensor => tensor.Role.IsLayerLinear()).GroupBy(tensor => (tensor.Layer, PatternOf(tensor.Role))))
         {
             Linears.AddRange(unit);
-            if (unit.All(fits)) _packed.UnionWith(unit.Select(tensor => tensor.Name));
+            PackedScheme? asked = AskedOf(unit.First());
+            if (unit.FirstOrDefault(tensor => AskedOf(tensor) != asked) is { } other) throw Parted(unit.First(), asked, other, AskedOf(other));
+            if (asked is null) continue;
+            foreach (CanonicalTensor tensor in unit) _asked.Add(tensor.Name, asked);
+            if (unit.All(tensor => fits(tensor, asked))) _packed.UnionWith(unit.Select(tensor => tensor.Name));
+        }
+
+        PackedScheme? AskedOf(CanonicalTensor tensor)
+        {
+            string name = tensor.Name.ToLowerInvariant();
+            return overrides.FirstOrDefault(known => known.Pattern.IsMatch(name)) is { } found ? found.Scheme : scheme;
         }
     }
+
+    /// <summary>Of all modules that no override names.</summary>
+    public PackedScheme Scheme { get; }
 
     /// <summary>All linears of the layers, unit by unit.</summary>
     public List<CanonicalTensor> Linears { get; } = [];
 
     /// <summary>Names of the matrices that are packed.</summary>
     public IReadOnlySet<string> Packed => _packed;
+
+    /// <summary>The scheme that a matrix was asked to have; null for those that stay plain.</summary>
+    public PackedScheme? Asked(string name) => _asked.GetValueOrDefault(name);
+
+    /// <summary>The scheme that a matrix is packed under; null for plain ones.</summary>
+    public PackedScheme? SchemeOf(string name) => _packed.Contains(name) ? _asked[name] : null;
 
     /// <summary>Names of a role's unit as a regular expression at the end of a module's name: of its members and, as vLLM looks for that, of the unit.</summary>
     public static string PatternOf(TensorRole role) => role switch
@@ -36,5 +61,12 @@ internal sealed class FusedUnits
         TensorRole.SharedFfnGate or TensorRole.SharedFfnUp => @"mlp\.shared_expert\.(?:gate_proj|up_proj|gate_up_proj)$",
         TensorRole.SharedFfnDown => @"mlp\.shared_expert\.down_proj$",
         _ => @"mlp\.experts(?:$|\.)",
+    };
+
+    private static QuantException Parted(CanonicalTensor tensor, PackedScheme? scheme, CanonicalTensor other, PackedScheme? otherScheme) => new(ErrorKind.Usage, "--tensor-type gives matrices that readers fuse different types")
+    {
+        Tensor = other.Name,
+        Found = $"{otherScheme?.ToString() ?? "plain"}, and {scheme?.ToString() ?? "plain"} for {tensor.Name}",
+        Remedy = "Let one pattern find q, k and v, gate and up, or all experts of a layer: they are loaded under one configuration.",
     };
 }

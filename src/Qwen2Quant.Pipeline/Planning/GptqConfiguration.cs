@@ -52,21 +52,26 @@ internal static class GptqConfiguration
             },
         };
         List<CanonicalTensor> plain = [.. units.Linears.Where(tensor => !units.Packed.Contains(tensor.Name))];
-        if (plain.Count > 0) json["dynamic"] = PlainRules(plain, units);
+        JsonObject dynamic = ModuleRules(scheme, units);
+        if (dynamic.Count > 0) json["dynamic"] = dynamic;
         // Without this list Transformers takes every linear of a layer for packed, routers too.
         if (plain.Count > 0 || units.Linears.Exists(tensor => tensor.Role.IsExpert())) json["modules_in_block_to_quantize"] = Modules(units);
         return json;
     }
 
-    private static JsonObject PlainRules(List<CanonicalTensor> plain, FusedUnits units)
+    /// <summary>A rule for each unit that is plain or has settings of its own, for all layers at once where they agree.</summary>
+    private static JsonObject ModuleRules(GptqScheme scheme, FusedUnits units)
     {
-        HashSet<string> packedPatterns = [.. units.Linears.Where(tensor => units.Packed.Contains(tensor.Name)).Select(tensor => FusedUnits.PatternOf(tensor.Role))];
         JsonObject rules = [];
-        foreach (CanonicalTensor tensor in plain)
+        foreach (IGrouping<string, CanonicalTensor> kind in units.Linears.GroupBy(tensor => FusedUnits.PatternOf(tensor.Role)))
         {
-            string pattern = FusedUnits.PatternOf(tensor.Role);
-            string layers = packedPatterns.Contains(pattern) ? $@"model\.layers\.{tensor.Layer}\." : @".*\.";
-            rules[$"-:{layers}{pattern}"] = new JsonObject();
+            bool agree = kind.Select(tensor => units.SchemeOf(tensor.Name)).Distinct().Count() == 1;
+            foreach (CanonicalTensor tensor in kind)
+            {
+                string pattern = (agree ? @".*\." : $@"model\.layers\.{tensor.Layer}\.") + kind.Key;
+                if (units.SchemeOf(tensor.Name) is not GptqScheme own) rules[$"-:{pattern}"] = new JsonObject();
+                else if (own != scheme) rules[$"+:{pattern}"] = new JsonObject { ["bits"] = own.Bits, ["group_size"] = own.GroupSize, ["sym"] = own.IsSymmetric };
+            }
         }
 
         return rules;

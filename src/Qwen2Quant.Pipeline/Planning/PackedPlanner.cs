@@ -25,13 +25,13 @@ public static class PackedPlanner
         ElementType plain = GgufPlanner.FirstMatrixType(source);
         if (ReferenceEquals(plain, PlainTypes.F32)) plain = PlainTypes.F16;
         List<QuantEvent> events = [];
-        FusedUnits units = new(source.Tensors.Catalogue, tensor => scheme.TypeFor(tensor.Shape.RowLength, plain) is { } type && scheme.Layout.Fits(type, tensor.Shape));
+        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => asked.TypeFor(tensor.Shape.RowLength, plain) is { } type && asked.Layout.Fits(type, tensor.Shape));
         List<PlanItem> items = [];
         List<OutputTensor> outputs = [];
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
         {
-            (ElementType requested, ElementType actual) = Choose(tensor, scheme, plain, units);
-            if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, scheme, actual));
+            (ElementType requested, ElementType actual) = Choose(tensor, plain, units);
+            if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name)!, actual));
             (string name, int? expert) = GgufNames.FromHuggingFace(tensor.Name)!.Value;
             items.Add(new PlanItem(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, [source.Tensors.Find(tensor.Name)!])
             {
@@ -42,6 +42,11 @@ public static class PackedPlanner
 
         if (units.Packed.Count == 0) throw NoneFits(source, scheme);
         if (!options.AllowRequantize) GgufPlanner.RequireNoRequantizing(items, source);
+        foreach (ModuleOverride unused in options.Modules.Where(rule => !units.Linears.Exists(tensor => rule.Pattern.IsMatch(tensor.Name.ToLowerInvariant()))))
+        {
+            events.Add(new QuantEvent("tensor-type-unused", $"--tensor-type {unused.Pattern} matches no linear of a layer"));
+        }
+
         events.AddRange(scheme.ReaderNotes.Select(note => new QuantEvent("few-readers", $"{scheme}: {note}")));
         SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = scheme.FileFormat }, maxShardBytes);
         items = Place(items, files, scheme);
@@ -62,9 +67,9 @@ public static class PackedPlanner
         };
     }
 
-    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, PackedScheme scheme, ElementType plain, FusedUnits units)
+    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, FusedUnits units)
     {
-        if (tensor.Role.IsLayerLinear())
+        if (units.Asked(tensor.Name) is { } scheme)
         {
             // A requested type that no row of this length has is shown by that of a group.
             ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, plain) ?? scheme.TypeFor(ShortestRow, plain)!;
@@ -72,7 +77,7 @@ public static class PackedPlanner
         }
 
         bool isPackedBias = tensor.Name.EndsWith(".bias", StringComparison.Ordinal) && units.Packed.Contains($"{tensor.Name[..^".bias".Length]}.weight");
-        ElementType type = isPackedBias ? scheme.BiasType ?? plain : plain;
+        ElementType type = isPackedBias ? units.Scheme.BiasType ?? plain : plain;
         return (type, type);
     }
 

@@ -8,6 +8,9 @@ public sealed record QuantizationOptions
 {
     public RecipeOptions Types { get; init; } = new();
 
+    /// <summary>Types of single modules of packed folders.</summary>
+    public IReadOnlyList<ModuleOverride> Modules { get; init; } = [];
+
     /// <summary>Weights for the encoders, or null for none. With them some mixtures differ, and some types are possible only then.</summary>
     public Importance? Importance { get; init; }
 

@@ -14,12 +14,18 @@ public sealed record TensorTypeOverride(Regex Pattern, ElementType Type)
     /// <exception cref="QuantException">A usage error.</exception>
     public static TensorTypeOverride Parse(string text)
     {
+        (Regex pattern, string type) = Split(text);
+        return new TensorTypeOverride(pattern, RecipeOptions.FindType(type, "--tensor-type"));
+    }
+
+    /// <exception cref="QuantException">A usage error.</exception>
+    internal static (Regex Pattern, string Type) Split(string text)
+    {
         int equals = text.LastIndexOf('=');
         if (equals <= 0) throw new QuantException(ErrorKind.Usage, "--tensor-type is PATTERN=TYPE") { Found = text, Expected = "for example attn_v=Q8_0" };
         try
         {
-            Regex pattern = new(text[..equals].ToLowerInvariant(), RegexOptions.NonBacktracking | RegexOptions.CultureInvariant, Patience);
-            return new TensorTypeOverride(pattern, RecipeOptions.FindType(text[(equals + 1)..], "--tensor-type"));
+            return (new Regex(text[..equals].ToLowerInvariant(), RegexOptions.NonBacktracking | RegexOptions.CultureInvariant, Patience), text[(equals + 1)..]);
         }
         catch (Exception error) when (error is ArgumentException or NotSupportedException)
         {

@@ -101,6 +101,25 @@ public sealed class GptqConversionTests : IDisposable
     }
 
     [Fact]
+    public void ModulesMayHaveTypesOfTheirOwn()
+    {
+        string source = TestCheckpoint.Write(_folder.File("source"), TestCheckpoint.Small);
+        PackedScheme scheme = PackedScheme.Parse("gptq:w4g32")!;
+        QuantizationOptions options = new() { Modules = [ModuleOverride.Parse(@"layers\.1\.mlp\.down_proj=plain", scheme), ModuleOverride.Parse("down_proj=w8g32-asym", scheme), ModuleOverride.Parse("layers.0.self_attn.[qkv]_=W3G64", scheme), ModuleOverride.Parse("nothing=plain", scheme)] };
+        ConversionReport report = Conversions.ToGptq(source, _folder.File("out"), "w4g32", quantization: options);
+        Assert.Equal("tensor-type-unused", Assert.Single(report.Events, item => item.Tensor is null && item.Code != "few-readers").Code);
+        Assert.Equal(
+            """{"+:model\\.layers\\.0\\.self_attn\\.(?:q_proj|k_proj|v_proj|qkv_proj)$":{"bits":3,"group_size":64,"sym":true},"+:model\\.layers\\.0\\.mlp\\.down_proj$":{"bits":8,"group_size":32,"sym":false},"-:model\\.layers\\.1\\.mlp\\.down_proj$":{}}""",
+            Json("out/quantize_config.json")["dynamic"]!.ToJsonString(new JsonSerializerOptions { Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping }));
+        using Checkpoint reopened = Checkpoint.Open(_folder.File("out"), new RunContext());
+        string TypeOf(string module) => reopened.Tensors.Find($"model.layers.{module}.weight")!.Type.Name;
+        Assert.Equal("W3G64 W4G32 W8G32_ASYM BF16", $"{TypeOf("0.self_attn.v_proj")} {TypeOf("1.self_attn.v_proj")} {TypeOf("0.mlp.down_proj")} {TypeOf("1.mlp.down_proj")}");
+        QuantException parted = Assert.Throws<QuantException>(() => Conversions.ToGptq(source, _folder.File("parted"), "w4g32", quantization: new QuantizationOptions { Modules = [ModuleOverride.Parse("v_proj=w8g32", scheme)] }));
+        Assert.Equal((ErrorKind.Usage, "model.layers.0.self_attn.v_proj.weight"), (parted.Kind, parted.Tensor));
+        Assert.Equal(ErrorKind.Usage, Assert.Throws<QuantException>(() => ModuleOverride.Parse("v_proj=Q4_0", scheme)).Kind);
+    }
+
+    [Fact]
     public void ExpertsArePackedAndRoutersNot()
     {
         string source = TestCheckpoint.Write(_folder.File("source"), Moe);

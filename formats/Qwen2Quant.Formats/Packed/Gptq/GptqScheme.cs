@@ -36,6 +36,13 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
         }
     }
 
+    public override GptqScheme OfModule(string text)
+    {
+        Match match = ModuleForm().Match(text.ToLowerInvariant());
+        if (!match.Success) throw new QuantException(ErrorKind.Usage, "there is no such type of a module") { Found = text, Expected = "plain, or w4g128[-asym] with 2, 3, 4 or 8 bits and groups of 32, 64, 128 or -1 (whole rows)" };
+        return new GptqScheme(Number(match, "bits"), Number(match, "group"), !match.Groups["asym"].Success, Order, IsV2);
+    }
+
     /// <inheritdoc cref="PackedScheme.Parse"/>
     public static new GptqScheme? Parse(string text)
     {
@@ -44,8 +51,8 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
         if (!match.Success) throw new QuantException(ErrorKind.Usage, "there is no such scheme") { Found = text, Expected = Forms };
         ColumnVisits order = match.Groups["order"].Value switch { "-actorder" => ColumnVisits.Activation, "-descact" => ColumnVisits.PermutedGroups, _ => ColumnVisits.Natural };
         return new GptqScheme(
-            int.Parse(match.Groups["bits"].ValueSpan, CultureInfo.InvariantCulture),
-            int.Parse(match.Groups["group"].ValueSpan, CultureInfo.InvariantCulture),
+            Number(match, "bits"),
+            Number(match, "group"),
             !match.Groups["asym"].Success,
             order,
             match.Groups["v2"].Success);
@@ -64,6 +71,11 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
         return string.Create(CultureInfo.InvariantCulture, $"{Prefix}w{Bits}g{GroupSize}{(IsSymmetric ? "" : "-asym")}{order}{(IsV2 ? "-v2" : "")}");
     }
 
+    private static int Number(Match match, string group) => int.Parse(match.Groups[group].ValueSpan, CultureInfo.InvariantCulture);
+
     [GeneratedRegex("^w(?<bits>[2348])g(?<group>32|64|128|-1)(?<asym>-asym)?(?<order>-actorder|-descact)?(?<v2>-v2)?$", RegexOptions.CultureInvariant)]
     private static partial Regex Form();
+
+    [GeneratedRegex("^w(?<bits>[2348])g(?<group>32|64|128|-1)(?<asym>-asym)?$", RegexOptions.CultureInvariant)]
+    private static partial Regex ModuleForm();
 }
