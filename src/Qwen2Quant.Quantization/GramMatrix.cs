@@ -128,6 +128,19 @@ public sealed unsafe class GramMatrix
         RowCount += other.RowCount;
     }
 
+    /// <summary>Makes these the sums of inputs divided by <paramref name="divisors"/>, one for each channel.</summary>
+    public void DivideInputs(ReadOnlySpan<float> divisors)
+    {
+        if (divisors.Length != Width) throw new ArgumentException($"{divisors.Length} divisors for {Width} channels", nameof(divisors));
+        if (_pendingRows != 0) throw new InvalidOperationException("sums are divided before their rows are folded");
+        for (int row = 0; row < Width; row++)
+        {
+            int block = row / BlockSize;
+            Span<double> sums = _blocks[block].AsSpan(checked((int)((row - (block * BlockSize)) * (long)EndOf(block))), row + 1);
+            for (int column = 0; column <= row; column++) sums[column] /= (double)divisors[row] * divisors[column];
+        }
+    }
+
     private int EndOf(int block) => Math.Min((block + 1) * BlockSize, Width);
 
     private int RowsOf(int block) => EndOf(block) - (block * BlockSize);

@@ -77,12 +77,12 @@ internal static class QuantizeVerb
             // Before statistics are collected, which takes longest.
             PendingOutput.CheckTarget(session.Context.Files, session.Get(output), packed is null ? OutputKind.File : OutputKind.Folder, session.Get(force), [], plannedBytes: 0);
             Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
-            GptqJob? gptq = importance.ReadGptq(session, packed, windows, chosen);
-            quantization = quantization with { IsSolved = gptq is not null, Damping = gptq?.Options.Damping ?? 0.01, Importance = importance.Read(session, gptq is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
+            SolvingJob? solving = importance.ReadSolving(session, packed, windows, chosen);
+            quantization = quantization with { IsSolved = solving is not null, Damping = solving?.Options.Damping ?? 0.01, Importance = importance.Read(session, solving is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
             ConversionPlan plan = packed is null
                 ? GgufPlanner.PlanQuantization(source, recipe!, quantization, session.Get(output), session.Context)
                 : PackedPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);
-            ConversionOptions options = new(packed?.ToString() ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, gptq);
+            ConversionOptions options = new(packed?.ToString() ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, solving);
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();
             if (text is not null && !report.DryRun)

@@ -57,6 +57,17 @@ internal sealed class LayerWeights
     public FeedForwardWeights? Dense { get; }
     public ExpertWeights? Sparse { get; }
 
+    /// <summary>The place of a norm's weight or of a bias, by its name.</summary>
+    public Span<float> Vector(string name, Qwen2Config config)
+    {
+        if (name.EndsWith(".input_layernorm.weight", StringComparison.Ordinal)) return AttentionNorm;
+        if (name.EndsWith(".post_attention_layernorm.weight", StringComparison.Ordinal)) return FeedForwardNorm;
+        if (name.EndsWith(".q_proj.bias", StringComparison.Ordinal)) return QueryKeyValueBias.AsSpan(0, config.QueryWidth);
+        if (name.EndsWith(".k_proj.bias", StringComparison.Ordinal)) return QueryKeyValueBias.AsSpan(config.QueryWidth, config.KeyValueWidth);
+        if (name.EndsWith(".v_proj.bias", StringComparison.Ordinal)) return QueryKeyValueBias.AsSpan(config.QueryWidth + config.KeyValueWidth, config.KeyValueWidth);
+        throw new ArgumentException($"the layer has no vector {name}", nameof(name));
+    }
+
     public IEnumerable<WeightMatrix> Matrices
     {
         get

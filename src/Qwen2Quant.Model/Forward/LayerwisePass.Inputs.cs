@@ -10,6 +10,42 @@ public sealed unsafe partial class LayerwisePass
     /// <summary>Gives a matrix other bytes, of any type that decodes to the same shape; <paramref name="source"/> stays open as long as its layer is at work.</summary>
     public void Replace(int layer, string name, ITensorSource source, TensorEntry entry) => _model.Replace(layer, name, source, entry);
 
+    /// <summary>As <see cref="Replace"/>, for norm weights and biases.</summary>
+    public void ReplaceVector(int layer, string name, ReadOnlySpan<float> values) => _model.ReplaceVector(layer, name, values);
+
+    /// <summary>All windows show what they bring to each input of a layer, and stay before it.</summary>
+    /// <param name="allExperts">As in <see cref="RunLayerByInputs"/>.</param>
+    /// <exception cref="QuantException">As in <see cref="RunLayer"/>.</exception>
+    /// <exception cref="OperationCanceledException">Between two matrices or batches.</exception>
+    public void ShowLayer(int layer, IActivationObserver observer, bool allExperts = false, CancellationToken cancellation = default)
+    {
+        ActivationTap tap = new(observer);
+        Cache.MoveTo(layer);
+        IReadOnlyList<WeightMatrix> loaded = _model.LoadLayer(layer, _options.LayerBytes, cancellation);
+        try
+        {
+            ForEachBatch((states, _, count, length) =>
+            {
+                _model.Attend(layer, _model.ShowAttentionInput(layer, states, count, length, Cache, tap), count, length, Cache, tap, out float* attended);
+                _model.AddAttention(layer, attended, count, states);
+                float* normalized = _model.NormalizeFeedForward(layer, states, count, length, Cache);
+                tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, _model.Config.HiddenSize);
+                if (_model.IsDense(layer))
+                {
+                    _model.Activate(layer, normalized, count, Cache, tap);
+                    return;
+                }
+
+                _model.ShowExpertInputs(layer, normalized, count, Cache, tap, allExperts);
+                _model.ShowExpertDown(layer, normalized, count, Cache, tap, allExperts);
+            }, cancellation, keepsStates: true);
+        }
+        finally
+        {
+            foreach (WeightMatrix matrix in loaded) matrix.Release();
+        }
+    }
+
     /// <summary>
     /// Takes all windows through one layer input by input: all windows show an input of linear layers before any goes through the matrices that take it, so that
     /// these can be replaced first. Each matrix outside mixtures is multiplied once; a mixture's gate and up twice, as what its down takes is not kept.

@@ -128,7 +128,7 @@ public sealed unsafe partial class LayerwisePass : IDisposable
     private delegate void BatchAction(float* states, long firstRow, int count, int windowLength);
 
     /// <summary>Reads states, changes them in place and writes them back: whole windows, or stretches of one with the tokens before them in the cache.</summary>
-    /// <param name="keepsStates">They are not changed, and not written back.</param>
+    /// <param name="keepsStates">They are not written back.</param>
     private void ForEachBatch(BatchAction action, CancellationToken cancellation, bool keepsStates = false)
     {
         int stretch = Math.Min(_options.BatchTokens, WindowLength);

@@ -26,6 +26,9 @@ public sealed unsafe partial class Qwen2Model
         throw new ArgumentException($"layer {layer} has no matrix {name}", nameof(name));
     }
 
+    /// <summary>The values of a norm's weight or of a bias are from now on those.</summary>
+    internal void ReplaceVector(int layer, string name, ReadOnlySpan<float> values) => values.CopyTo(_layers[layer].Vector(name, Config));
+
     /// <summary>The normalized states that q, k and v take.</summary>
     internal float* ShowAttentionInput(int layer, float* states, int count, int windowLength, KvCache cache, ActivationTap tap)
     {

@@ -27,8 +27,18 @@ public sealed record GptqTensorReport(double OutputErrorBefore, double OutputErr
 /// <param name="Seconds">Of each stage; null for a plan.</param>
 public sealed record GptqReport(string Calibration, string Schedule, int Windows, int Context, long Tokens, double Damping, double Shrinkage, bool ActivationOrder, int DescentPasses, int RefitPasses, bool AllExperts, long PlannedMemoryBytes, GptqSeconds? Seconds);
 
-/// <summary>Seconds of the stages: the model, Gram matrices, factoring, choosing codes, and writing the output.</summary>
-public sealed record GptqSeconds(double Forward, double Gram, double Factor, double Solve, double Write);
+/// <summary>Scales that were folded into a model before its codes were chosen.</summary>
+/// <param name="CastError">What storing norms, biases and other plain tensors with their scales changed: root of the squared change over the squared values.</param>
+public sealed record RescalingReport(double CastError, IReadOnlyList<FoldReport> Folds);
+
+/// <summary>The scales of one producer's channels.</summary>
+/// <param name="Ratio">Exponent of the activations.</param>
+/// <param name="UsesWeights">Whether weights counted too.</param>
+/// <param name="Loss">Squared error of the consumers' outputs with the scales over that without; absent where none was measured.</param>
+public sealed record FoldReport(string Producer, double Ratio, bool UsesWeights, double Least, double Greatest, double? Loss);
+
+/// <summary>Seconds of the stages: the model, Gram matrices, scales of channels, factoring, choosing codes, and writing the output.</summary>
+public sealed record GptqSeconds(double Forward, double Gram, double Rescale, double Factor, double Solve, double Write);
 
 /// <summary>What a conversion did; printed by <c>--json</c> and kept beside the output.</summary>
 /// <param name="Version">Version of this program.</param>
@@ -53,7 +63,8 @@ public sealed record ConversionReport(
     IReadOnlyList<QuantEvent> Events,
     ComparisonResult? Validation = null,
     string? Method = null,
-    GptqReport? Gptq = null);
+    GptqReport? Gptq = null,
+    RescalingReport? Rescaling = null);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,

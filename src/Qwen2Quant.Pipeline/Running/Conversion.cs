@@ -21,10 +21,10 @@ namespace Qwen2Quant.Pipeline.Running;
 /// <param name="DryRun">Plans and checks only.</param>
 /// <param name="Effort">How hard encoders look for a small error.</param>
 /// <param name="Gptq">Solves the matrices of layers; null rounds them.</param>
-public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, GptqJob? Gptq = null)
+public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, SolvingJob? Gptq = null)
 {
     /// <summary>As <c>--method</c> spells it.</summary>
-    public string Method => Gptq is null ? SolverCatalog.RoundToNearest.Name : GptqSolver.Name;
+    public string Method => Gptq?.Method.Name ?? SolverCatalog.RoundToNearest.Name;
 }
 
 /// <summary>Runs a planned conversion from the opened source to the published, verified output.</summary>
@@ -33,6 +33,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
     private readonly Stopwatch _watch = Stopwatch.StartNew();
     private SolvedTensors? _solved;
     private double _solvedAt;
+    private ConversionPlan? _written;
 
     /// <summary>Version of this program, as outputs and reports name it.</summary>
     public static string Version { get; } =
@@ -73,7 +74,9 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         _solvedAt = _watch.Elapsed.TotalSeconds;
         using PendingOutput output = PendingOutput.Begin(context.Files, plan.Target, plan.Kind);
         IWriteFile[] files = [.. plan.Files.Select(output.Create)];
-        ConversionRunner runner = new(solved is null ? source.Tensors : new SolvedOverlay(solved, source.Tensors), solved is null ? plan : SolvedOverlay.Apply(plan, solved), SolverCatalog.RoundToNearest, options.Effort, context);
+        SolvedOverlay? overlay = solved is null ? null : new SolvedOverlay(solved, solving!.Rewritten);
+        _written = overlay?.Apply(plan);
+        ConversionRunner runner = new(overlay ?? (ITensorSource)source.Tensors, _written ?? plan, SolverCatalog.RoundToNearest, options.Effort, context);
         IReadOnlyList<ErrorSums> sums = runner.Run(files);
         foreach (CompanionFile companion in plan.Companions) output.WriteFile(companion.Name, companion.Bytes);
         output.Flush();
@@ -126,12 +129,13 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
         _watch.Elapsed.TotalSeconds,
         Process.GetCurrentProcess().PeakWorkingSet64,
         options.DryRun,
-        [.. plan.Items.Select((item, index) => Report(item, sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.ImportanceOf?.Name ?? item.Name)))],
+        [.. plan.Items.Select((item, index) => Report(item, (_written ?? plan).Items[index], sums?[index], item.IsCopy ? null : plan.Importance?.TokensSeen(item.ImportanceOf?.Name ?? item.Name)))],
         context.Events.Events,
         Method: options.Method,
-        Gptq: solving?.Report(sums is null ? null : _watch.Elapsed.TotalSeconds - _solvedAt));
+        Gptq: solving?.Report(sums is null ? null : _watch.Elapsed.TotalSeconds - _solvedAt),
+        Rescaling: solving?.ReportRescaling());
 
-    private TensorReport Report(PlanItem item, ErrorSums? sums, long? tokensSeen)
+    private TensorReport Report(PlanItem item, PlanItem written, ErrorSums? sums, long? tokensSeen)
     {
         TensorReport report = new(
             item.Name,
@@ -141,7 +145,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             item.ByteLength,
             sums?.Rmse,
             sums?.RelativeError,
-            item.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",
+            written.IsCopy ? "copy" : item.Target.Tensor.Type.IsQuantized ? SolverCatalog.RoundToNearest.Name : "cast",
             tokensSeen);
         return _solved?.Complete(report, item) ?? report;
     }

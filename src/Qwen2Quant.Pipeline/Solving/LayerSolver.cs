@@ -13,7 +13,7 @@ namespace Qwen2Quant.Pipeline.Solving;
 internal sealed record SolvedTarget(CanonicalTensor Tensor, LinearInput Input, TensorEntry Source, ElementType Type);
 
 /// <summary>Chooses the codes of matrices that share an input.</summary>
-internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effort, WorkerTeam team, StageTimes times, IEventSink events)
+internal sealed class LayerSolver(ITensorSource source, SolvingJob job, Effort effort, WorkerTeam team, StageTimes times, IEventSink events)
 {
     /// <summary>Floats of weights at a time; large enough for all threads, small beside a Hessian.</summary>
     private const int SlabValues = 16 << 20;
@@ -22,7 +22,7 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
     /// Of the tokens of a mixture's layer an expert must see this share of its even share (tokens times chosen experts over experts) for a Hessian of its own.
     /// GPTQModel asks for 0.5 % of all.
     /// </summary>
-    private const double LeastShare = 0.05;
+    public const double LeastShare = 0.05;
 
     public const string FewTokensFallback = "rtn";
 
@@ -39,6 +39,20 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
             yield break;
         }
 
+        if (!job.Method.Compensates)
+        {
+            ClipSearch rounding = new(gram, team);
+            foreach (SolvedTarget target in targets)
+            {
+                // As AutoAWQ: what is cut off q and k shows in a softmax.
+                bool clips = target.Tensor.Role is not (TensorRole.AttentionQ or TensorRole.AttentionK);
+                (byte[] bytes, ErrorSums sums) = Encode(target, [], (slab, encoded) => rounding.Encode(slab, target.Type, effort, clips, encoded));
+                yield return (target, new SolvedPart(target.Tensor.Name, job.Method.Name, null, gram.RowCount, 0, 0, 0, ErrorSumsRecord.Of(sums), 0, 0), bytes);
+            }
+
+            yield break;
+        }
+
         foreach (IGrouping<int, SolvedTarget> group in targets.GroupBy(target => GptqSolver.GranuleLength(target.Type)).OrderBy(group => group.Key))
         {
             using GptqHessian hessian = Factor(group.First(), gram, group.Key);
@@ -46,7 +60,7 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
             {
                 GptqErrors errors = default;
                 (byte[] bytes, ErrorSums sums) = Encode(target, hessian.InputOrder.ToArray(), (slab, encoded) => errors += new GptqSolver(hessian).Solve(slab, target.Type, effort, encoded, team));
-                yield return (target, new SolvedPart(target.Tensor.Name, GptqSolver.Name, hessian.Damping, gram.RowCount, errors.Before, errors.After, errors.Square, ErrorSumsRecord.Of(sums), 0, 0, hessian.InputOrder.IsEmpty ? null : hessian.InputOrder.ToArray()), bytes);
+                yield return (target, new SolvedPart(target.Tensor.Name, job.Method.Name, hessian.Damping, gram.RowCount, errors.Before, errors.After, errors.Square, ErrorSumsRecord.Of(sums), 0, 0, hessian.InputOrder.IsEmpty ? null : hessian.InputOrder.ToArray()), bytes);
             }
         }
     }
@@ -84,11 +98,12 @@ internal sealed class LayerSolver(ITensorSource source, GptqJob job, Effort effo
         byte[] bytes = new byte[checked(rowCount * rowBytes)];
         int rowsPerSlab = (int)Math.Min(Math.Max(SlabValues / rowLength, 1), rowCount);
         float[] values = new float[rowsPerSlab * rowLength];
+        TensorEntry entry = source.Find(target.Tensor.Name)!;
         ErrorSums sums = new();
         for (long row = 0; row < rowCount; row += rowsPerSlab)
         {
             int rows = (int)Math.Min(rowsPerSlab, rowCount - row);
-            source.ReadRows(target.Source, row, rows, values);
+            source.ReadRows(entry, row, rows, values);
             if (columnOrder.Length > 0) Permute(values.AsSpan(0, rows * rowLength), columnOrder);
             RowSlab slab = new(target.Tensor.Name, row, rowLength, values.AsSpan(0, rows * rowLength));
             Span<byte> encoded = bytes.AsSpan(checked((int)(row * rowBytes)), rows * rowBytes);

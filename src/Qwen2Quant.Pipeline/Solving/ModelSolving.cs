@@ -21,18 +21,26 @@ internal abstract class ModelSolving
     private readonly ConversionPlan _plan;
     private readonly bool _strict;
 
-    protected ModelSolving(Checkpoint source, ConversionPlan plan, GptqJob job, Effort effort, bool strict, RunContext context)
+    protected ModelSolving(Checkpoint source, ConversionPlan plan, SolvingJob job, Effort effort, bool strict, RunContext context)
     {
         (Source, _plan, Job, Effort, _strict, Context) = (source, plan, job, effort, strict, context);
         Team = new WorkerTeam(context.Threads);
         ByLayer = Targets(source, plan).ToLookup(target => target.Input.Layer);
+        Rescaling = new LayerRescaling(source.Tensors.Catalogue, source.Tensors, plan, job, effort, Team, Times);
     }
+
+    /// <summary>The source with what was folded into it.</summary>
+    public RewrittenTensors Rewritten => Rescaling.Tensors;
+
+    protected LayerRescaling Rescaling { get; }
+
+    protected bool Rescales => Job.Method.Rescaling != Solving.Rescaling.None;
 
     /// <summary>Bytes that the process takes, as planned.</summary>
     public abstract long PlannedBytes { get; }
 
     protected Checkpoint Source { get; }
-    protected GptqJob Job { get; }
+    protected SolvingJob Job { get; }
     protected Effort Effort { get; }
     protected RunContext Context { get; }
     protected WorkerTeam Team { get; }
@@ -47,7 +55,7 @@ internal abstract class ModelSolving
 
     /// <summary>The schedule that a job asks for.</summary>
     /// <exception cref="QuantException">Statistics are another model's, the text is too short, or the memory given too small.</exception>
-    public static ModelSolving Create(Checkpoint source, ConversionPlan plan, GptqJob job, Effort effort, bool strict, RunContext context) =>
+    public static ModelSolving Create(Checkpoint source, ConversionPlan plan, SolvingJob job, Effort effort, bool strict, RunContext context) =>
         job.StatisticsPath is null ? new SequentialSolving(source, plan, job, effort, strict, context) : new StatisticsSolving(source, plan, job, effort, strict, context);
 
     /// <summary>Matrices of layers whose planned type has a grid.</summary>
@@ -64,6 +72,10 @@ internal abstract class ModelSolving
         }
     }
 
+    /// <summary>What was folded in; null for methods that do not.</summary>
+    public RescalingReport? ReportRescaling() => !Rescales || Rescaling.Folds.Count == 0 ? null : new RescalingReport(
+        Rescaling.CastError, [.. Rescaling.Folds.Select(fold => new FoldReport(fold.Name, fold.Ratio, fold.UsesWeights, fold.Scales.Min(), fold.Scales.Max(), fold.LossBefore == 0 ? null : fold.LossAfter / fold.LossBefore))]);
+
     /// <param name="writeSeconds">Null when nothing was done yet.</param>
     public GptqReport Report(double? writeSeconds) => new(
         Calibration.Name,
@@ -78,7 +90,7 @@ internal abstract class ModelSolving
         Job.Options.RefitPasses,
         Job.AllExperts,
         PlannedBytes,
-        writeSeconds is { } write ? new GptqSeconds(Times[Stage.Forward], Times[Stage.Gram], Times[Stage.Factor], Times[Stage.Solve], write) : null);
+        writeSeconds is { } write ? new GptqSeconds(Times[Stage.Forward], Times[Stage.Gram], Times[Stage.Rescale], Times[Stage.Factor], Times[Stage.Solve], write) : null);
 
     /// <exception cref="QuantException">Statistics are not usable, activations overflow, the disk or the memory does not suffice. What whole layers gave stays for <c>--resume</c>.</exception>
     public SolvedTensors Run()
@@ -87,7 +99,7 @@ internal abstract class ModelSolving
         if (foundOther) Context.Events.Report(new QuantEvent("restarted", "an interrupted run had begun this output; its layers are solved again, as --resume was not given"));
         try
         {
-            RunLayers(new LayerSolver(Source.Tensors, Job, Effort, Team, Times, Context.Events), solved);
+            RunLayers(new LayerSolver(Rescaling.Tensors, Job, Effort, Team, Times, Context.Events), solved);
             return solved;
         }
         catch (Exception error)
@@ -110,8 +122,7 @@ internal abstract class ModelSolving
     /// <returns>The matrices, each once it is stored.</returns>
     protected IEnumerable<SolvedTarget> Solve(LayerSolver solver, SolvedTensors solved, IEnumerable<SolvedTarget> targets, Func<LinearInput, int, GramMatrix?> take, long layerTokens)
     {
-        Qwen2Config config = Source.Config;
-        double evenTokens = Job.AllExperts || config.NumExperts == 0 ? 0 : (double)layerTokens * config.NumExpertsPerTok / config.NumExperts;
+        double evenTokens = EvenTokens(layerTokens);
         List<string> starved = [];
         foreach (IGrouping<LinearInput, SolvedTarget> group in targets.GroupBy(target => target.Input))
         {
@@ -121,12 +132,16 @@ internal abstract class ModelSolving
             {
                 solved.Add(part, target.Type, target.Source.Shape, bytes);
                 yield return target;
-                if (part.Solver != GptqSolver.Name) starved.Add($"{target.Tensor.Name} ({part.TokensSeen})");
+                if (part.Solver == LayerSolver.FewTokensFallback) starved.Add($"{target.Tensor.Name} ({part.TokensSeen})");
             }
         }
 
         ReportStarved(starved);
     }
+
+    /// <summary>Tokens that an expert would see if all saw as many; 0 where that does not matter.</summary>
+    protected double EvenTokens(long layerTokens) =>
+        Job.AllExperts || Source.Config.NumExperts == 0 ? 0 : (double)layerTokens * Source.Config.NumExpertsPerTok / Source.Config.NumExperts;
 
     protected static LinearInputKind StageOf(LinearInputKind kind) => kind switch
     {
@@ -159,7 +174,7 @@ internal abstract class ModelSolving
         GptqOptions gptq = Job.Options;
         string options = string.Create(
             CultureInfo.InvariantCulture,
-            $"effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, permuted columns {gptq.PermutesColumns}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
+            $"method {Job.Method.Name}, smoothing {Job.Smoothing}, effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, permuted columns {gptq.PermutesColumns}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
         return new SolvingIdentity(Conversion.Version, Source.Identity, Hash(types.ToString()), Hash(CalibrationIdentity), options);
 
         static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));

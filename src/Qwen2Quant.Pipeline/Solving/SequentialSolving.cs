@@ -26,7 +26,7 @@ internal sealed class SequentialSolving : ModelSolving
     private readonly MemoryPlan _memory;
 
     /// <exception cref="QuantException">The text is too short, or the memory given too small.</exception>
-    public SequentialSolving(Checkpoint source, ConversionPlan plan, GptqJob job, Effort effort, bool strict, RunContext context) : base(source, plan, job, effort, strict, context)
+    public SequentialSolving(Checkpoint source, ConversionPlan plan, SolvingJob job, Effort effort, bool strict, RunContext context) : base(source, plan, job, effort, strict, context)
     {
         _model = LoadedModel.ForWindows(source, context);
         _windows = DiagonalCalibration.Windows(_model.Tokenizer, job.Text!, job.Calibration, context);
@@ -67,12 +67,29 @@ internal sealed class SequentialSolving : ModelSolving
             SolvedTarget[] targets = [.. ByLayer[layer]];
             if (targets.Length == 0 || Begin(solved, layer, targets))
             {
+                Rescaling.Apply(layer, solved.Folds, targets, pass);
                 foreach (SolvedTarget target in targets) Replace(layer, target);
                 pass.RunLayer(layer, null, Advance, Context.Cancellation);
                 return;
             }
 
-            GramCollector grams = new(Team, Times);
+            GramCollector grams = new(Team, Times, Job.Method.Rescaling == Solving.Rescaling.SmoothQuant);
+            if (Rescales)
+            {
+                pass.ShowLayer(layer, grams, Job.AllExperts, Context.Cancellation);
+                solved.Folds = Rescaling.Find(layer, targets, grams.Find, grams.Largest, LayerSolver.LeastShare * EvenTokens(total));
+                Rescaling.Apply(layer, solved.Folds, targets, pass);
+            }
+
+            if (!Job.Method.Compensates)
+            {
+                foreach (SolvedTarget target in Solve(solver, solved, targets, (input, _) => Rescaling.Rescale(input, grams.Take(input)), total)) Replace(layer, target);
+                pass.RunLayer(layer, null, Advance, Context.Cancellation);
+                solved.Finish();
+                return;
+            }
+
+            grams.Clear();
             pass.RunLayerByInputs(layer, grams, SolveStage, Job.AllExperts, Advance, Context.Cancellation);
             solved.Finish();
 
@@ -101,7 +118,7 @@ internal sealed class SequentialSolving : ModelSolving
     /// <summary>Bytes of the Gram matrices of one stage, of the Hessian made of one of them, and of the weights being solved.</summary>
     private long SolvingBytes()
     {
-        long most = 0;
+        long most = Rescales ? RescalingBytes() : 0;
         foreach (IGrouping<(int Layer, LinearInputKind), SolvedTarget> stage in ByLayer.SelectMany(layer => layer).GroupBy(target => (target.Input.Layer, StageOf(target.Input.Kind))))
         {
             long grams = stage.Select(target => (target.Input, Width: (int)target.Source.Shape.RowLength)).Distinct().Sum(input => GramMatrix.ByteCount(input.Width));
@@ -112,4 +129,11 @@ internal sealed class SequentialSolving : ModelSolving
         long encoded = ByLayer.Max(layer => layer.Sum(target => target.Type.ByteCount(target.Source.Shape.ValueCount)));
         return most + encoded + LayerSolver.WorkingBytes(Context.Threads);
     }
+
+    /// <summary>Bytes of all Gram matrices of a layer, of the search over one of them, and of the layer's rewritten weights beyond those that it has anyway.</summary>
+    private long RescalingBytes() => ByLayer.Max(layer =>
+    {
+        int[] widths = [.. layer.Select(target => (target.Input, Width: (int)target.Source.Shape.RowLength)).Distinct().Select(input => input.Width)];
+        return widths.Sum(GramMatrix.ByteCount) + LayerRescaling.SearchBytes(widths.Max()) + layer.Sum(target => (sizeof(float) * target.Source.Shape.ValueCount) - target.Source.ByteLength);
+    });
 }

@@ -8,10 +8,10 @@ internal sealed class SolvedOverlay(SolvedTensors solved, ITensorSource original
 {
     public IReadOnlyList<TensorEntry> Tensors => [.. originals.Tensors.Select(entry => solved.Find(entry.Name) ?? entry)];
 
-    /// <summary>The plan with solved matrices as what its outputs are made of.</summary>
-    public static ConversionPlan Apply(ConversionPlan plan, SolvedTensors solved) => plan with
+    /// <summary>The plan with what is here as what its outputs are made of.</summary>
+    public ConversionPlan Apply(ConversionPlan plan) => plan with
     {
-        Items = [.. plan.Items.Select(item => item with { Parts = [.. item.Parts.Select(part => solved.Find(part.Name) ?? part)] })],
+        Items = [.. plan.Items.Select(item => item with { Parts = [.. item.Parts.Select(part => Find(part.Name) ?? part)] })],
     };
 
     /// <summary>As <see cref="SolvedTensors.ColumnOrder"/>.</summary>

@@ -5,7 +5,7 @@ namespace Qwen2Quant.Pipeline.Solving;
 
 /// <summary>One matrix whose codes are chosen: where its bytes are, and what they lost.</summary>
 /// <param name="Name">Canonical name.</param>
-/// <param name="Solver">gptq, or the fallback's name.</param>
+/// <param name="Solver">The method's name, or the fallback's.</param>
 /// <param name="Damping">Share of the mean diagonal that was added to the Hessian's.</param>
 /// <param name="TokensSeen">Tokens behind its Hessian.</param>
 /// <param name="Before">Error of plain rounding with the diagonal as importance, under the Hessian.</param>
@@ -37,7 +37,8 @@ internal sealed record ErrorSumsRecord(double SquaredError, double SquaredValue,
 
 /// <summary>The matrices of a layer in the order of their bytes.</summary>
 /// <param name="Checksum">Of all bytes.</param>
-internal sealed record SolvedLayer(IReadOnlyList<SolvedPart> Parts, ulong Checksum);
+/// <param name="Folds">The scales that were folded into the layer before.</param>
+internal sealed record SolvedLayer(IReadOnlyList<SolvedPart> Parts, ulong Checksum, IReadOnlyList<FoldedScales> Folds);
 
 /// <summary>What makes two runs choose the same codes; a run goes on only with what an equal one left.</summary>
 internal sealed record SolvingIdentity(string Version, string Source, string Types, string Calibration, string Options);

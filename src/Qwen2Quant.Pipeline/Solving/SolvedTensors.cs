@@ -103,15 +103,15 @@ internal sealed class SolvedTensors : ITensorSource
         if (parts.Length == 0) return null;
         ErrorSumsRecord sums = parts.Select(part => part.Sums).Aggregate((a, b) => a + b);
         GptqErrors errors = parts.Select(part => part.Errors).Aggregate((a, b) => a + b);
-        int rounded = parts.Count(part => part.Solver != GptqSolver.Name);
+        int rounded = parts.Count(part => part.Solver == LayerSolver.FewTokensFallback);
         return report with
         {
             Rmse = sums.Rmse,
             RelativeError = sums.RelativeError,
-            Solver = rounded == parts.Length ? parts[0].Solver : GptqSolver.Name,
+            Solver = (Array.Find(parts, part => part.Solver != LayerSolver.FewTokensFallback) ?? parts[0]).Solver,
             TokensSeen = parts.Min(part => part.TokensSeen),
             Damping = parts.Max(part => part.Damping),
-            Gptq = new GptqTensorReport(Math.Sqrt(errors.RelativeBefore), Math.Sqrt(errors.RelativeAfter), rounded),
+            Gptq = errors.Square == 0 ? null : new GptqTensorReport(Math.Sqrt(errors.RelativeBefore), Math.Sqrt(errors.RelativeAfter), rounded),
         };
     }
 
@@ -127,6 +127,7 @@ internal sealed class SolvedTensors : ITensorSource
     public bool Begin(int layer, IReadOnlyDictionary<string, (ElementType Type, Shape Shape)> typeOf)
     {
         _layer = layer;
+        Folds = [];
         string names = PathOf(layer, "json"), bytes = PathOf(layer, "bin");
         if (!_files.FileExists(names) || !_files.FileExists(bytes)) return false;
         SolvedLayer? solved = Read(_files, names, SolvingJson.Default.SolvedLayer);
@@ -138,6 +139,7 @@ internal sealed class SolvedTensors : ITensorSource
         }
 
         _layers.Add(layer, file);
+        Folds = solved.Folds;
         foreach (SolvedPart part in solved.Parts) Register(part, typeOf[part.Name].Type, typeOf[part.Name].Shape);
         return true;
     }
@@ -150,6 +152,9 @@ internal sealed class SolvedTensors : ITensorSource
         _pending.Add((part, bytes));
         Register(part, type, shape);
     }
+
+    /// <summary>The scales that were folded into a layer, of the one at work or of one that an earlier run solved.</summary>
+    public IReadOnlyList<FoldedScales> Folds { get; set; } = [];
 
     /// <summary>Brings the layer to the disk.</summary>
     /// <exception cref="QuantException">The disk fails.</exception>
@@ -171,7 +176,7 @@ internal sealed class SolvedTensors : ITensorSource
                 file.FlushToDisk();
             }
 
-            SolvedLayer layer = new([.. _pending.Select(pending => pending.Part)], Combine(sums));
+            SolvedLayer layer = new([.. _pending.Select(pending => pending.Part)], Combine(sums), Folds);
             PendingOutput.PublishSmallFile(_files, PathOf(_layer, "json"), JsonSerializer.SerializeToUtf8Bytes(layer, SolvingJson.Default.SolvedLayer));
             _layers.Add(_layer, _files.OpenTyped(path));
             _pending.Clear();

@@ -2,7 +2,7 @@ using System.Diagnostics;
 
 namespace Qwen2Quant.Pipeline.Solving;
 
-/// <summary>What GPTQ spends its time on.</summary>
+/// <summary>What methods that go layer by layer spend their time on.</summary>
 public enum Stage
 {
     /// <summary>The model itself.</summary>
@@ -10,6 +10,9 @@ public enum Stage
 
     /// <summary>Sums of products of inputs.</summary>
     Gram,
+
+    /// <summary>Finding scales of channels.</summary>
+    Rescale,
 
     /// <summary>Ordering, damping and factoring the Hessians.</summary>
     Factor,

@@ -17,13 +17,13 @@ internal sealed class StatisticsSolving : ModelSolving
     private readonly GramFile _statistics;
 
     /// <exception cref="QuantException">The file is another model's, or the memory given too small.</exception>
-    public StatisticsSolving(Checkpoint source, ConversionPlan plan, GptqJob job, Effort effort, bool strict, RunContext context) : base(source, plan, job, effort, strict, context)
+    public StatisticsSolving(Checkpoint source, ConversionPlan plan, SolvingJob job, Effort effort, bool strict, RunContext context) : base(source, plan, job, effort, strict, context)
     {
         _statistics = GramFile.Open(job.StatisticsPath!, source, context);
         PlannedBytes = MemoryPlan.RuntimeBytes + ByLayer.SelectMany(layer => layer).Max(target =>
         {
             int width = (int)target.Source.Shape.RowLength;
-            return GramMatrix.ByteCount(width) + GptqHessian.ByteCount(width);
+            return GramMatrix.ByteCount(width) + Math.Max(GptqHessian.ByteCount(width), Rescales ? LayerRescaling.SearchBytes(width) : 0);
         }) + ByLayer.Max(layer => layer.Sum(target => target.Type.ByteCount(target.Source.Shape.ValueCount))) + LayerSolver.WorkingBytes(context.Threads);
         if (PlannedBytes > context.MemoryBytes)
         {
@@ -48,9 +48,15 @@ internal sealed class StatisticsSolving : ModelSolving
         foreach (IGrouping<int, SolvedTarget> layer in ByLayer.OrderBy(layer => layer.Key))
         {
             SolvedTarget[] targets = [.. layer];
-            if (!Begin(solved, layer.Key, targets))
+            if (Begin(solved, layer.Key, targets))
             {
-                foreach (SolvedTarget _ in Solve(solver, solved, targets, Read, tokens))
+                Rescaling.Apply(layer.Key, solved.Folds, targets, null);
+            }
+            else
+            {
+                if (Rescales) solved.Folds = Rescaling.Find(layer.Key, targets, input => Read(input, WidthOf(input)), _ => null, LayerSolver.LeastShare * EvenTokens(tokens));
+                Rescaling.Apply(layer.Key, solved.Folds, targets, null);
+                foreach (SolvedTarget _ in Solve(solver, solved, targets, (input, width) => Rescaling.Rescale(input, Read(input, width)), tokens))
                 {
                 }
 
@@ -60,6 +66,8 @@ internal sealed class StatisticsSolving : ModelSolving
             progress.Advance(1);
         }
     }
+
+    private int WidthOf(LinearInput input) => (int)Source.Tensors.Catalogue.Tensors.First(tensor => LinearInput.Of(tensor) == input).Shape.RowLength;
 
     private GramMatrix? Read(LinearInput input, int width)
     {

@@ -168,7 +168,7 @@ public sealed class GptqConversionTests : IDisposable
         RunContext context = new() { Threads = 2 };
         using Checkpoint source = Checkpoint.Open("builtin:tiny", context);
         ConversionPlan plan = PackedPlanner.Plan(source, GptqScheme.Parse("gptq:w4g32-asym-descact")!, new QuantizationOptions { Damping = 0.03 }, _folder.File("out"), long.MaxValue, context);
-        GptqJob job = new(EvaluationText.Load(context.Files, "builtin:calibration", Stream.Null), null, new CalibrationOptions { Samples = 2, Context = 64 }, new GptqOptions { PermutesColumns = true, DescentPasses = 1 });
+        SolvingJob job = new(EvaluationText.Load(context.Files, "builtin:calibration", Stream.Null), null, new CalibrationOptions { Samples = 2, Context = 64 }, new GptqOptions { PermutesColumns = true, DescentPasses = 1 });
         ConversionReport report = new Conversion(source, plan, new ConversionOptions("gptq:w4g32-asym-descact", Gptq: job), context).Run();
 
         Assert.True((bool)Json("out/config.json")["quantization_config"]!["desc_act"]!);
