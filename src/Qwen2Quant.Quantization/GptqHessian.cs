@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Numerics.Tensors;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
@@ -89,6 +90,48 @@ public sealed unsafe class GptqHessian : IDisposable
 
     /// <summary>[width, width] in the tensor's order, H in units of <see cref="Scale"/>.</summary>
     internal float* Gram => _gram.Get(0);
+
+    /// <summary>Divides rows, in the tensor's order, by H and what is added to it: each u becomes <c>u (H + added)^-1</c>, in units of 1 / <see cref="Scale"/>.</summary>
+    internal void Divide(Span<float> rows)
+    {
+        int rowCount = rows.Length / Width;
+        float[] z = new float[rows.Length];
+        for (int row = 0; row < rowCount; row++)
+        {
+            for (int i = 0; i < Width; i++) z[(row * Width) + i] = rows[(row * Width) + Column(i)];
+        }
+
+        // H + added = R R^T with the rows of R^T at hand: first R y = u from the last column on, then R^T x = y from the first.
+        for (int i = Width - 1; i >= 0; i--)
+        {
+            ReadOnlySpan<float> factor = new(Factor + ((long)i * Width), i);
+            float diagonal = Factor[((long)i * Width) + i];
+            for (int row = 0; row < rowCount; row++)
+            {
+                float value = z[(row * Width) + i] /= diagonal;
+                Span<float> rest = z.AsSpan(row * Width, i);
+                TensorPrimitives.MultiplyAdd(factor, -value, rest, rest);
+            }
+        }
+
+        for (int i = 0; i < Width; i++)
+        {
+            ReadOnlySpan<float> factor = new(Factor + ((long)i * Width), i);
+            float diagonal = Factor[((long)i * Width) + i];
+            for (int row = 0; row < rowCount; row++)
+            {
+                ref float value = ref z[(row * Width) + i];
+                value = (value - TensorPrimitives.Dot(factor, z.AsSpan(row * Width, i))) / diagonal;
+            }
+        }
+
+        for (int row = 0; row < rowCount; row++)
+        {
+            for (int i = 0; i < Width; i++) rows[(row * Width) + Column(i)] = z[(row * Width) + i];
+        }
+
+        int Column(int position) => _inputs.Length == 0 ? _order[position] : _inputs[_order[position]];
+    }
 
     public void Dispose()
     {

@@ -23,8 +23,19 @@ public sealed record GptqOptions
     /// </summary>
     public bool PermutesColumns { get; init; }
 
+    /// <summary>
+    /// How far weights are moved, before codes are chosen, to where they make up for what earlier matrices did to their inputs (<see cref="InputError"/>): 0 not at all,
+    /// 1 as far as the calibration text says. All the way is too far on other text.
+    /// </summary>
+    public double InputCorrection { get; init; }
+
     /// <summary>The options that belong to an effort.</summary>
-    public static GptqOptions For(Effort effort) => effort switch { Effort.Fast => new() { DescentPasses = 0, RefitPasses = 0 }, Effort.High => new() { DescentPasses = 8, RefitPasses = 8 }, _ => new() };
+    public static GptqOptions For(Effort effort) => effort switch
+    {
+        Effort.Fast => new() { DescentPasses = 0, RefitPasses = 0 },
+        Effort.High => new() { DescentPasses = 8, RefitPasses = 8, InputCorrection = 0.5 },
+        _ => new(),
+    };
 
     /// <summary>Passes of coordinate descent over the codes after compensation.</summary>
     public int DescentPasses { get; init; } = 3;

@@ -12,10 +12,7 @@ namespace Qwen2Quant.Quantization;
 public sealed unsafe class GramMatrix
 {
     /// <summary>Rows summed in single precision, 256 to a chain, before they are added in double.</summary>
-    public const int FoldRows = 1024;
-
-    // Sixteen floats more than the depth keep rows out of one cache set.
-    private const int LeftStride = FoldRows + 16;
+    public const int FoldRows = GatheredRows.Capacity;
 
     // Eight tiles of 12 rows; a transposed block of them takes 384 KiB.
     private const int BlockSize = 96;
@@ -27,8 +24,7 @@ public sealed unsafe class GramMatrix
     private static NativeFloats? _scratch;
 
     private readonly double[][] _blocks;
-    private readonly MatrixProductPanels _pending;
-    private int _pendingRows;
+    private readonly GatheredRows _pending;
 
     /// <param name="width">Channels: values of one row, n.</param>
     public GramMatrix(int width)
@@ -37,7 +33,7 @@ public sealed unsafe class GramMatrix
         Width = width;
         _blocks = new double[(width + BlockSize - 1) / BlockSize][];
         for (int block = 0; block < _blocks.Length; block++) _blocks[block] = new double[RowsOf(block) * (long)EndOf(block)];
-        _pending = new MatrixProductPanels(width, FoldRows);
+        _pending = new GatheredRows(width);
     }
 
     public int Width { get; }
@@ -53,7 +49,7 @@ public sealed unsafe class GramMatrix
     {
         long sums = 0;
         for (int first = 0; first < width; first += BlockSize) sums += Math.Min(BlockSize, width - first) * (long)Math.Min(first + BlockSize, width);
-        return checked((sums * sizeof(double)) + (MatrixProductPanels.FloatCount(width, FoldRows) * sizeof(float)));
+        return checked((sums * sizeof(double)) + GatheredRows.ByteCount(width));
     }
 
     /// <summary>The sum for a pair of channels, of the rows folded so far.</summary>
@@ -79,7 +75,7 @@ public sealed unsafe class GramMatrix
     /// <param name="readRow">Fills row 0, 1, 2 and on with as many sums and one more.</param>
     public void AddSums(long rowCount, Action<int, float[]> readRow)
     {
-        if (_pendingRows != 0) throw new InvalidOperationException("sums are added before their rows are folded");
+        if (_pending.Count != 0) throw new InvalidOperationException("sums are added before their rows are folded");
         float[] sums = new float[Width];
         for (int row = 0; row < Width; row++)
         {
@@ -98,11 +94,10 @@ public sealed unsafe class GramMatrix
         if (rows.Length != (long)rowCount * Width) throw new ArgumentException($"{rows.Length} values are not {rowCount} rows of {Width}", nameof(rows));
         for (int row = 0; row < rowCount;)
         {
-            int count = Math.Min(FoldRows - _pendingRows, rowCount - row);
-            Gather(rows.Slice(row * Width, count * Width), count, team);
-            _pendingRows += count;
+            int count = Math.Min(FoldRows - _pending.Count, rowCount - row);
+            _pending.Add(rows.Slice(row * Width, count * Width), team);
             row += count;
-            if (_pendingRows == FoldRows) Fold(team);
+            if (_pending.Count == FoldRows) Fold(team);
         }
 
         RowCount += rowCount;
@@ -111,19 +106,17 @@ public sealed unsafe class GramMatrix
     /// <summary>Adds the gathered rows to the sums. Called once after the last row; earlier calls only change the grouping of sums.</summary>
     public void Fold(WorkerTeam team)
     {
-        int depth = _pendingRows;
-        if (depth == 0) return;
+        if (_pending.Count == 0) return;
         // The longest first, so that threads end together.
-        team.Run(_blocks.Length, task => Fold(_blocks.Length - 1 - task, depth));
-        _pendingRows = 0;
-        GC.KeepAlive(_pending);
+        team.Run(_blocks.Length, task => Fold(_blocks.Length - 1 - task));
+        _pending.Clear();
     }
 
     /// <summary>Adds the sums of other rows of the same input; both are folded. Partitions are added in order of their index.</summary>
     public void Add(GramMatrix other)
     {
         if (other.Width != Width) throw new ArgumentException($"{other.Width} channels, not {Width}", nameof(other));
-        if (_pendingRows != 0 || other._pendingRows != 0) throw new InvalidOperationException("sums are added before their rows are folded");
+        if (_pending.Count != 0 || other._pending.Count != 0) throw new InvalidOperationException("sums are added before their rows are folded");
         for (int block = 0; block < _blocks.Length; block++) System.Numerics.Tensors.TensorPrimitives.Add(_blocks[block], other._blocks[block], _blocks[block]);
         RowCount += other.RowCount;
     }
@@ -132,7 +125,7 @@ public sealed unsafe class GramMatrix
     public void DivideInputs(ReadOnlySpan<float> divisors)
     {
         if (divisors.Length != Width) throw new ArgumentException($"{divisors.Length} divisors for {Width} channels", nameof(divisors));
-        if (_pendingRows != 0) throw new InvalidOperationException("sums are divided before their rows are folded");
+        if (_pending.Count != 0) throw new InvalidOperationException("sums are divided before their rows are folded");
         for (int row = 0; row < Width; row++)
         {
             int block = row / BlockSize;
@@ -145,44 +138,17 @@ public sealed unsafe class GramMatrix
 
     private int RowsOf(int block) => EndOf(block) - (block * BlockSize);
 
-    private void Gather(ReadOnlySpan<float> rows, int rowCount, WorkerTeam team)
+    private void Fold(int block)
     {
-        const int width = MatrixProduct.PanelWidth, rowsPerTask = 64;
-        fixed (float* pinned = rows)
-        {
-            float* source = pinned;
-            team.Run((rowCount + rowsPerTask - 1) / rowsPerTask, task =>
-            {
-                for (int row = task * rowsPerTask; row < Math.Min(rowCount, (task + 1) * rowsPerTask); row++)
-                {
-                    float* target = _pending.Pointer + ((long)(_pendingRows + row) * width), from = source + ((long)row * Width);
-                    for (int first = 0; first < Width; first += width) new ReadOnlySpan<float>(from + first, Math.Min(width, Width - first)).CopyTo(new Span<float>(target + (first / width * _pending.PanelStride), width));
-                }
-            });
-        }
-    }
-
-    private void Fold(int block, int depth)
-    {
-        int rowCount = RowsOf(block), end = EndOf(block), first = block * BlockSize;
-        float* left = (_scratch ??= new NativeFloats()).Get((BlockSize * LeftStride) + (BlockSize * ColumnChunk));
-        float* sums = left + (BlockSize * LeftStride);
-        for (int row = 0; row < rowCount; row += MatrixProduct.PanelWidth)
-        {
-            float* source = _pending.Pointer + ((first + row) / MatrixProduct.PanelWidth * _pending.PanelStride);
-            int lanes = Math.Min(MatrixProduct.PanelWidth, rowCount - row);
-            for (int k = 0; k < depth; k++, source += MatrixProduct.PanelWidth)
-            {
-                float* target = left + (row * LeftStride) + k;
-                for (int lane = 0; lane < lanes; lane++) target[lane * LeftStride] = source[lane];
-            }
-        }
-
+        int rowCount = RowsOf(block), end = EndOf(block);
+        float* left = (_scratch ??= new NativeFloats()).Get((BlockSize * GatheredRows.LeftStride) + (BlockSize * ColumnChunk));
+        float* sums = left + (BlockSize * GatheredRows.LeftStride);
+        _pending.Turn(block * BlockSize, rowCount, left);
         for (int column = 0; column < end; column += ColumnChunk)
         {
             int count = Math.Min(ColumnChunk, end - column);
-            float* panels = _pending.Pointer + (column / MatrixProduct.PanelWidth * _pending.PanelStride);
-            MatrixProduct.MultiplyPanels(left, LeftStride, rowCount, depth, panels, _pending.PanelStride, count, sums, ColumnChunk, accumulate: false);
+            float* panels = _pending.Panels.Pointer + (column / MatrixProduct.PanelWidth * _pending.Panels.PanelStride);
+            MatrixProduct.MultiplyPanels(left, GatheredRows.LeftStride, rowCount, _pending.Count, panels, _pending.Panels.PanelStride, count, sums, ColumnChunk, accumulate: false);
             for (int row = 0; row < rowCount; row++)
             {
                 Span<double> target = _blocks[block].AsSpan((row * end) + column, count);

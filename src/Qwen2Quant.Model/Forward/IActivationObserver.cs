@@ -11,3 +11,12 @@ public interface IActivationObserver
     /// <param name="rowCount">At least 1.</param>
     void Observe(LinearInput input, ReadOnlySpan<float> rows, int rowCount);
 }
+
+/// <summary>Sees what two forward passes over the same text bring to the same input, side by side.</summary>
+public interface IActivationPairObserver
+{
+    /// <summary>As <see cref="IActivationObserver.Observe"/>, for inputs that all tokens take.</summary>
+    /// <param name="rows">[rowCount, width], of the pass at work.</param>
+    /// <param name="originals">The same of the pass that it is compared with.</param>
+    void Observe(LinearInput input, ReadOnlySpan<float> rows, ReadOnlySpan<float> originals, int rowCount);
+}

@@ -55,70 +55,124 @@ public sealed unsafe partial class LayerwisePass
     /// <see cref="LinearInputKind.FeedForward"/> (and all experts'), <see cref="LinearInputKind.FeedForwardDown"/> (and those of all experts and of the shared one).</param>
     /// <param name="allExperts">Every expert shows every token, also those that are not routed to it.</param>
     /// <param name="advance">As in <see cref="RunLayer"/>.</param>
+    /// <param name="originals">A pass over the same windows, before the same layer, that goes through it as well, and who sees its inputs beside this one's; null for none.</param>
     /// <exception cref="QuantException">As in <see cref="RunLayer"/>.</exception>
     /// <exception cref="OperationCanceledException">Between two matrices or batches.</exception>
     public void RunLayerByInputs(
-        int layer, IActivationObserver observer, Action<LinearInputKind> solve, bool allExperts = false, Action<int>? advance = null, CancellationToken cancellation = default)
+        int layer,
+        IActivationObserver observer,
+        Action<LinearInputKind> solve,
+        bool allExperts = false,
+        Action<int>? advance = null,
+        (LayerwisePass Pass, IActivationPairObserver Observer)? originals = null,
+        CancellationToken cancellation = default)
     {
         ActivationTap tap = new(observer);
-        Qwen2Config config = _model.Config;
-        StateRows carry = _carry ??= new StateRows((long)WindowCount * WindowLength, _model.CarryWidth, _options.CarryFile);
-        bool isDense = _model.IsDense(layer);
-        Cache.MoveTo(layer);
-        IReadOnlyList<WeightMatrix> loaded = _model.LoadLayer(layer, _options.LayerBytes, cancellation);
+        IReadOnlyList<WeightMatrix> loaded = BeginInputs(layer, cancellation), others = originals?.Pass.BeginInputs(layer, cancellation) ?? [];
         try
         {
-            ForEachBatch((states, _, count, length) => _model.ShowAttentionInput(layer, states, count, length, Cache, tap), cancellation, keepsStates: true);
-            solve(LinearInputKind.Attention);
-
-            carry.Width = config.QueryWidth;
-            ForEachBatch((states, firstRow, count, length) =>
+            foreach (LinearInputKind kind in Stages)
             {
-                float* normalized = _model.ShowAttentionInput(layer, states, count, length, Cache, default);
-                _model.Attend(layer, normalized, count, length, Cache, tap, out float* attended);
-                carry.Write(firstRow, attended, count);
-            }, cancellation, keepsStates: true);
-            solve(LinearInputKind.AttentionOutput);
+                originals?.Pass.ShowStage(kind, layer, default, null, allExperts, cancellation);
+                ShowStage(kind, layer, tap, originals, allExperts, cancellation);
+                solve(kind);
+            }
 
-            ForEachBatch((states, firstRow, count, length) =>
-            {
-                float* attended = Cache.Scratch.Get(Slot.Attention, (long)count * config.QueryWidth);
-                carry.Read(firstRow, attended, count);
-                _model.AddAttention(layer, attended, count, states);
-                float* normalized = _model.NormalizeFeedForward(layer, states, count, length, Cache);
-                tap.Show(new LinearInput(LinearInputKind.FeedForward, layer), normalized, count, config.HiddenSize);
-                if (!isDense) _model.ShowExpertInputs(layer, normalized, count, Cache, tap, allExperts);
-            }, cancellation);
-            solve(LinearInputKind.FeedForward);
-
-            if (isDense) carry.Width = _model.DenseWidth(layer);
-            ForEachBatch((states, firstRow, count, length) =>
-            {
-                float* normalized = _model.NormalizeFeedForward(layer, states, count, length, Cache);
-                if (isDense) carry.Write(firstRow, _model.Activate(layer, normalized, count, Cache, tap), count);
-                else _model.ShowExpertDown(layer, normalized, count, Cache, tap, allExperts);
-            }, cancellation, keepsStates: true);
-            solve(LinearInputKind.FeedForwardDown);
-
-            ForEachBatch((states, firstRow, count, length) =>
-            {
-                if (isDense)
-                {
-                    float* activated = Cache.Scratch.Get(Slot.Activated, (long)count * carry.Width);
-                    carry.Read(firstRow, activated, count);
-                    _model.AddFeedForward(layer, activated, count, states);
-                }
-                else
-                {
-                    _model.Mix(layer, _model.NormalizeFeedForward(layer, states, count, length, Cache), count, states, Cache);
-                }
-
-                advance?.Invoke(count);
-            }, cancellation);
+            originals?.Pass.EndInputs(layer, null, cancellation);
+            EndInputs(layer, advance, cancellation);
         }
         finally
         {
-            foreach (WeightMatrix matrix in loaded) matrix.Release();
+            foreach (WeightMatrix matrix in loaded.Concat(others)) matrix.Release();
         }
     }
+
+    private static readonly LinearInputKind[] Stages = [LinearInputKind.Attention, LinearInputKind.AttentionOutput, LinearInputKind.FeedForward, LinearInputKind.FeedForwardDown];
+
+    private StateRows Carry => _carry ??= new StateRows((long)WindowCount * WindowLength, _model.CarryWidth, _options.CarryFile);
+
+    private IReadOnlyList<WeightMatrix> BeginInputs(int layer, CancellationToken cancellation)
+    {
+        Cache.MoveTo(layer);
+        return _model.LoadLayer(layer, _options.LayerBytes, cancellation);
+    }
+
+    private void ShowStage(
+        LinearInputKind kind, int layer, ActivationTap tap, (LayerwisePass Pass, IActivationPairObserver Observer)? originals, bool allExperts, CancellationToken cancellation)
+    {
+        Qwen2Config config = _model.Config;
+        bool isDense = _model.IsDense(layer);
+        // What the next input takes of the attention is added to the states; all else is kept beside them.
+        if (kind == LinearInputKind.AttentionOutput) Carry.Width = config.QueryWidth;
+        if (kind == LinearInputKind.FeedForwardDown && isDense) Carry.Width = _model.DenseWidth(layer);
+        ForEachBatch((states, firstRow, count, length) =>
+        {
+            switch (kind)
+            {
+                case LinearInputKind.Attention:
+                    Pair(_model.ShowAttentionInput(layer, states, count, length, Cache, tap), config.HiddenSize);
+                    break;
+                case LinearInputKind.AttentionOutput:
+                    _model.Attend(layer, _model.ShowAttentionInput(layer, states, count, length, Cache, default), count, length, Cache, tap, out float* attended);
+                    Pair(attended, config.QueryWidth);
+                    Carry.Write(firstRow, attended, count);
+                    break;
+                case LinearInputKind.FeedForward:
+                    float* kept = Cache.Scratch.Get(Slot.Attention, (long)count * config.QueryWidth);
+                    Carry.Read(firstRow, kept, count);
+                    _model.AddAttention(layer, kept, count, states);
+                    float* normalized = _model.NormalizeFeedForward(layer, states, count, length, Cache);
+                    tap.Show(new LinearInput(kind, layer), normalized, count, config.HiddenSize);
+                    Pair(normalized, config.HiddenSize);
+                    if (!isDense) _model.ShowExpertInputs(layer, normalized, count, Cache, tap, allExperts);
+                    break;
+                case LinearInputKind.FeedForwardDown when isDense:
+                    float* activated = _model.Activate(layer, _model.NormalizeFeedForward(layer, states, count, length, Cache), count, Cache, tap);
+                    Pair(activated, Carry.Width);
+                    Carry.Write(firstRow, activated, count);
+                    break;
+                default:
+                    _model.ShowExpertDown(layer, _model.NormalizeFeedForward(layer, states, count, length, Cache), count, Cache, tap, allExperts);
+                    break;
+            }
+
+            void Pair(float* rows, int width)
+            {
+                if (originals is not { } other) return;
+                float* theirs = other.Pass.ShownRows(kind, layer, firstRow, count, length);
+                other.Observer.Observe(new LinearInput(kind, layer), new ReadOnlySpan<float>(rows, count * width), new ReadOnlySpan<float>(theirs, count * width), count);
+            }
+        }, cancellation, keepsStates: kind != LinearInputKind.FeedForward);
+    }
+
+    /// <summary>Rows of the input that was shown last; valid until this pass goes on.</summary>
+    private float* ShownRows(LinearInputKind kind, int layer, long firstRow, int count, int windowLength)
+    {
+        if (kind is LinearInputKind.AttentionOutput or LinearInputKind.FeedForwardDown)
+        {
+            float* rows = Cache.Scratch.Get(kind == LinearInputKind.AttentionOutput ? Slot.Attention : Slot.Activated, (long)count * Carry.Width);
+            Carry.Read(firstRow, rows, count);
+            return rows;
+        }
+
+        float* states = Residual(count);
+        _states.Read(firstRow, states, count);
+        return kind == LinearInputKind.Attention ? _model.ShowAttentionInput(layer, states, count, windowLength, Cache, default) : _model.NormalizeFeedForward(layer, states, count, windowLength, Cache);
+    }
+
+    private void EndInputs(int layer, Action<int>? advance, CancellationToken cancellation) => ForEachBatch((states, firstRow, count, length) =>
+    {
+        if (_model.IsDense(layer))
+        {
+            float* activated = Cache.Scratch.Get(Slot.Activated, (long)count * Carry.Width);
+            Carry.Read(firstRow, activated, count);
+            _model.AddFeedForward(layer, activated, count, states);
+        }
+        else
+        {
+            _model.Mix(layer, _model.NormalizeFeedForward(layer, states, count, length, Cache), count, states, Cache);
+        }
+
+        advance?.Invoke(count);
+    }, cancellation);
 }

@@ -25,7 +25,7 @@ public sealed record GptqTensorReport(double OutputErrorBefore, double OutputErr
 /// <param name="Schedule"><c>sequential</c>: each matrix under the inputs that the matrices before it, as they were written, give it; <c>parallel</c>: under those of the unquantized model.</param>
 /// <param name="PlannedMemoryBytes">What the process takes, as planned.</param>
 /// <param name="Seconds">Of each stage; null for a plan.</param>
-public sealed record GptqReport(string Calibration, string Schedule, int Windows, int Context, long Tokens, double Damping, double Shrinkage, bool ActivationOrder, int DescentPasses, int RefitPasses, bool AllExperts, long PlannedMemoryBytes, GptqSeconds? Seconds);
+public sealed record GptqReport(string Calibration, string Schedule, int Windows, int Context, long Tokens, double Damping, double Shrinkage, bool ActivationOrder, int DescentPasses, int RefitPasses, double InputCorrection, bool AllExperts, long PlannedMemoryBytes, GptqSeconds? Seconds);
 
 /// <summary>Scales that were folded into a model before its codes were chosen.</summary>
 /// <param name="CastError">What storing norms, biases and other plain tensors with their scales changed: root of the squared change over the squared values.</param>

@@ -106,10 +106,13 @@ internal sealed class LayerRescaling
         }
     }
 
+    /// <summary>What the channels of an input of the layer at work are divided by; null where they are not.</summary>
+    public float[]? Divisors(LinearInput input) => _divisors.GetValueOrDefault(input);
+
     /// <summary>Makes the sums of an input those of its rescaled channels.</summary>
     public GramMatrix? Rescale(LinearInput input, GramMatrix? gram)
     {
-        if (gram is not null && _divisors.TryGetValue(input, out float[]? divisors)) gram.DivideInputs(divisors);
+        if (Divisors(input) is { } divisors) gram?.DivideInputs(divisors);
         return gram;
     }
 

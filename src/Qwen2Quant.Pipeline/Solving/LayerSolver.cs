@@ -30,8 +30,9 @@ internal sealed class LayerSolver(ITensorSource source, SolvingJob job, Effort e
     public static long WorkingBytes(int threads) => (SlabValues * (long)sizeof(float)) + (threads * (64L << 20));
 
     /// <param name="gram">Of their input; null when no token reached it.</param>
+    /// <param name="inputError">What earlier matrices did to the input; null where that is not made up for.</param>
     /// <param name="evenTokens">Tokens that an expert would see if all saw as many; 0 outside mixtures.</param>
-    public IEnumerable<(SolvedTarget Target, SolvedPart Part, byte[] Bytes)> Solve(IReadOnlyList<SolvedTarget> targets, GramMatrix? gram, double evenTokens)
+    public IEnumerable<(SolvedTarget Target, SolvedPart Part, byte[] Bytes)> Solve(IReadOnlyList<SolvedTarget> targets, GramMatrix? gram, InputError? inputError, double evenTokens)
     {
         if (gram is null || gram.RowCount < LeastShare * evenTokens)
         {
@@ -59,7 +60,7 @@ internal sealed class LayerSolver(ITensorSource source, SolvingJob job, Effort e
             foreach (SolvedTarget target in group)
             {
                 GptqErrors errors = default;
-                (byte[] bytes, ErrorSums sums) = Encode(target, hessian.InputOrder.ToArray(), (slab, encoded) => errors += new GptqSolver(hessian).Solve(slab, target.Type, effort, encoded, team));
+                (byte[] bytes, ErrorSums sums) = Encode(target, hessian.InputOrder.ToArray(), (slab, encoded) => errors += new GptqSolver(hessian).Solve(slab, target.Type, effort, encoded, team), inputError is null ? null : rows => inputError.Correct(rows, hessian, job.Options.InputCorrection, team));
                 yield return (target, new SolvedPart(target.Tensor.Name, job.Method.Name, hessian.Damping, gram.RowCount, errors.Before, errors.After, errors.Square, ErrorSumsRecord.Of(sums), 0, 0, hessian.InputOrder.IsEmpty ? null : hessian.InputOrder.ToArray()), bytes);
             }
         }
@@ -90,7 +91,9 @@ internal sealed class LayerSolver(ITensorSource source, SolvingJob job, Effort e
 
     private delegate void SlabEncoder(RowSlab slab, Span<byte> encoded);
 
-    private (byte[] Bytes, ErrorSums Sums) Encode(SolvedTarget target, int[] columnOrder, SlabEncoder encode)
+    private delegate void RowCorrection(Span<float> rows);
+
+    private (byte[] Bytes, ErrorSums Sums) Encode(SolvedTarget target, int[] columnOrder, SlabEncoder encode, RowCorrection? correct = null)
     {
         using IDisposable timed = times.Measure(Stage.Solve);
         int rowLength = checked((int)target.Source.Shape.RowLength), rowBytes = checked((int)target.Type.ByteCount(rowLength));
@@ -104,6 +107,7 @@ internal sealed class LayerSolver(ITensorSource source, SolvingJob job, Effort e
         {
             int rows = (int)Math.Min(rowsPerSlab, rowCount - row);
             source.ReadRows(entry, row, rows, values);
+            correct?.Invoke(values.AsSpan(0, rows * rowLength));
             if (columnOrder.Length > 0) Permute(values.AsSpan(0, rows * rowLength), columnOrder);
             RowSlab slab = new(target.Tensor.Name, row, rowLength, values.AsSpan(0, rows * rowLength));
             Span<byte> encoded = bytes.AsSpan(checked((int)(row * rowBytes)), rows * rowBytes);

@@ -88,6 +88,7 @@ internal abstract class ModelSolving
         Job.Options.ActivationOrder,
         Job.Options.DescentPasses,
         Job.Options.RefitPasses,
+        Job.Options.InputCorrection,
         Job.AllExperts,
         PlannedBytes,
         writeSeconds is { } write ? new GptqSeconds(Times[Stage.Forward], Times[Stage.Gram], Times[Stage.Rescale], Times[Stage.Factor], Times[Stage.Solve], write) : null);
@@ -118,9 +119,10 @@ internal abstract class ModelSolving
 
     /// <summary>Solves matrices, input by input.</summary>
     /// <param name="take">Gives the Gram matrix of an input, null when no token reached it.</param>
+    /// <param name="errorOf">Gives what earlier matrices did to an input, null where that is not made up for.</param>
     /// <param name="layerTokens">Tokens that the layer saw.</param>
     /// <returns>The matrices, each once it is stored.</returns>
-    protected IEnumerable<SolvedTarget> Solve(LayerSolver solver, SolvedTensors solved, IEnumerable<SolvedTarget> targets, Func<LinearInput, int, GramMatrix?> take, long layerTokens)
+    protected IEnumerable<SolvedTarget> Solve(LayerSolver solver, SolvedTensors solved, IEnumerable<SolvedTarget> targets, Func<LinearInput, int, GramMatrix?> take, Func<LinearInput, InputError?> errorOf, long layerTokens)
     {
         double evenTokens = EvenTokens(layerTokens);
         List<string> starved = [];
@@ -128,7 +130,7 @@ internal abstract class ModelSolving
         {
             Context.Cancellation.ThrowIfCancellationRequested();
             SolvedTarget[] sharing = [.. group];
-            foreach ((SolvedTarget target, SolvedPart part, byte[] bytes) in solver.Solve(sharing, take(group.Key, (int)sharing[0].Source.Shape.RowLength), group.Key.Expert >= 0 ? evenTokens : 0))
+            foreach ((SolvedTarget target, SolvedPart part, byte[] bytes) in solver.Solve(sharing, take(group.Key, (int)sharing[0].Source.Shape.RowLength), errorOf(group.Key), group.Key.Expert >= 0 ? evenTokens : 0))
             {
                 solved.Add(part, target.Type, target.Source.Shape, bytes);
                 yield return target;
@@ -174,7 +176,7 @@ internal abstract class ModelSolving
         GptqOptions gptq = Job.Options;
         string options = string.Create(
             CultureInfo.InvariantCulture,
-            $"method {Job.Method.Name}, smoothing {Job.Smoothing}, effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, permuted columns {gptq.PermutesColumns}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
+            $"method {Job.Method.Name}, smoothing {Job.Smoothing}, effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, permuted columns {gptq.PermutesColumns}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, input correction {gptq.InputCorrection}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
         return new SolvingIdentity(Conversion.Version, Source.Identity, Hash(types.ToString()), Hash(CalibrationIdentity), options);
 
         static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));

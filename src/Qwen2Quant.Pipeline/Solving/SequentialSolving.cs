@@ -30,7 +30,7 @@ internal sealed class SequentialSolving : ModelSolving
     {
         _model = LoadedModel.ForWindows(source, context);
         _windows = DiagonalCalibration.Windows(_model.Tokenizer, job.Text!, job.Calibration, context);
-        _memory = MemoryPlan.DecideByInputs(context.MemoryBytes, _model.Model, new WindowShape(_windows.WindowCount, _windows.Context, 0), SolvingBytes());
+        _memory = MemoryPlan.DecideByInputs(context.MemoryBytes, _model.Model, new WindowShape(_windows.WindowCount, _windows.Context, 0), SolvingBytes(), CorrectsInputs ? 2 : 1);
     }
 
     public override long PlannedBytes => _memory.PlannedBytes;
@@ -56,6 +56,7 @@ internal sealed class SequentialSolving : ModelSolving
     {
         using IDisposable timed = Times.Measure(Stage.Forward);
         using LayerwisePass pass = _model.BeginLayers(_windows, _memory, keepsCarry: true);
+        using LayerwisePass? original = CorrectsInputs ? LoadedModel.ForWindows(Source, Context).BeginLayers(_windows, _memory, keepsCarry: true) : null;
         int layers = Source.Config.NumHiddenLayers;
         long total = (long)_windows.WindowCount * _windows.Context, passed = 0, shown = 0;
         using IProgressTask progress = Context.Progress.Start("Solving", total, "tokens");
@@ -70,6 +71,7 @@ internal sealed class SequentialSolving : ModelSolving
                 Rescaling.Apply(layer, solved.Folds, targets, pass);
                 foreach (SolvedTarget target in targets) Replace(layer, target);
                 pass.RunLayer(layer, null, Advance, Context.Cancellation);
+                original?.RunLayer(layer, null, null, Context.Cancellation);
                 return;
             }
 
@@ -83,21 +85,23 @@ internal sealed class SequentialSolving : ModelSolving
 
             if (!Job.Method.Compensates)
             {
-                foreach (SolvedTarget target in Solve(solver, solved, targets, (input, _) => Rescaling.Rescale(input, grams.Take(input)), total)) Replace(layer, target);
+                foreach (SolvedTarget target in Solve(solver, solved, targets, (input, _) => Rescaling.Rescale(input, grams.Take(input)), _ => null, total)) Replace(layer, target);
                 pass.RunLayer(layer, null, Advance, Context.Cancellation);
                 solved.Finish();
                 return;
             }
 
             grams.Clear();
-            pass.RunLayerByInputs(layer, grams, SolveStage, Job.AllExperts, Advance, Context.Cancellation);
+            InputErrorCollector? errors = original is null ? null : new InputErrorCollector(Rescaling.Divisors, Team, Times);
+            pass.RunLayerByInputs(layer, grams, SolveStage, Job.AllExperts, Advance, errors is null ? null : (original!, errors), Context.Cancellation);
             solved.Finish();
 
             void SolveStage(LinearInputKind kind)
             {
-                foreach (SolvedTarget target in Solve(solver, solved, targets.Where(target => StageOf(target.Input.Kind) == kind), (input, _) => grams.Take(input), total)) Replace(layer, target);
+                foreach (SolvedTarget target in Solve(solver, solved, targets.Where(target => StageOf(target.Input.Kind) == kind), (input, _) => grams.Take(input), input => errors?.Find(input), total)) Replace(layer, target);
 
                 grams.Clear();
+                errors?.Clear();
             }
         }
 
@@ -115,6 +119,8 @@ internal sealed class SequentialSolving : ModelSolving
         }
     }
 
+    private bool CorrectsInputs => Job.Method.Compensates && Job.Options.InputCorrection > 0;
+
     /// <summary>Bytes of the Gram matrices of one stage, of the Hessian made of one of them, and of the weights being solved.</summary>
     private long SolvingBytes()
     {
@@ -123,7 +129,8 @@ internal sealed class SequentialSolving : ModelSolving
         {
             long grams = stage.Select(target => (target.Input, Width: (int)target.Source.Shape.RowLength)).Distinct().Sum(input => GramMatrix.ByteCount(input.Width));
             long hessian = stage.Max(target => GptqHessian.ByteCount((int)target.Source.Shape.RowLength));
-            most = Math.Max(most, grams + hessian);
+            long errors = CorrectsInputs ? stage.Select(target => (target.Input, Width: (int)target.Source.Shape.RowLength)).Where(input => input.Input.Expert < 0).Distinct().Sum(input => InputError.ByteCount(input.Width)) : 0;
+            most = Math.Max(most, grams + hessian + errors);
         }
 
         long encoded = ByLayer.Max(layer => layer.Sum(target => target.Type.ByteCount(target.Source.Shape.ValueCount)));

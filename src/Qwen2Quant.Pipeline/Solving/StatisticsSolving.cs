@@ -56,7 +56,7 @@ internal sealed class StatisticsSolving : ModelSolving
             {
                 if (Rescales) solved.Folds = Rescaling.Find(layer.Key, targets, input => Read(input, WidthOf(input)), _ => null, LayerSolver.LeastShare * EvenTokens(tokens));
                 Rescaling.Apply(layer.Key, solved.Folds, targets, null);
-                foreach (SolvedTarget _ in Solve(solver, solved, targets, (input, width) => Rescaling.Rescale(input, Read(input, width)), tokens))
+                foreach (SolvedTarget _ in Solve(solver, solved, targets, (input, width) => Rescaling.Rescale(input, Read(input, width)), _ => null, tokens))
                 {
                 }
 
