@@ -54,21 +54,48 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
         Assert.InRange(solved / rounded, 0, atMost);
     }
 
+    /// <summary>Effort high takes the original model's inputs beside the quantized one's.</summary>
     [Theory]
-    [InlineData("gguf:Q4_K_M")]
-    [InlineData("gptq:w4g128")]
-    public void BytesDoNotDependOnThreadsOrMemory(string scheme)
+    [InlineData("gguf:Q3_K_M", "gptq", "high", 0.75)]
+    [InlineData("gptq:w4g64-asym", "awq", "normal", 0.96)]
+    [InlineData("gptq:w4g64-asym", "awq+gptq", "normal", 0.75)]
+    [InlineData("gguf:Q4_0", "smoothquant+gptq", "fast", 0.8)]
+    public void OtherMethodsDivergeLessThanRounding(string scheme, string method, string effort, double atMost)
+    {
+        JsonElement Run(params string[] options)
+        {
+            string path = _folder.File(options[1] + (scheme.StartsWith("gguf", StringComparison.Ordinal) ? ".gguf" : ""));
+            return CliCommand.Succeed(["quantize", Models.Tiny, "--to", scheme, "--out", path, "--validate", "builtin:text", "--json", .. options]).Json();
+        }
+
+        JsonElement report = Run("--method", method, "--samples", "32", "--effort", effort);
+        double Divergence(JsonElement from) => from.GetProperty("validation").GetProperty("mean_kld").GetDouble();
+        double ratio = Divergence(report) / Divergence(Run("--method", "rtn"));
+        print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{scheme} {method}: {ratio:F3}"));
+        Assert.InRange(ratio, 0, atMost);
+        Assert.Equal(method, report.GetProperty("method").GetString());
+        Assert.InRange(report.GetProperty("peak_memory_bytes").GetInt64(), 1, report.GetProperty("gptq").GetProperty("planned_memory_bytes").GetInt64());
+        Assert.Equal(method.Contains('w', StringComparison.Ordinal) || method.StartsWith('s'), report.TryGetProperty("rescaling", out JsonElement rescaling));
+        if (method.StartsWith("awq", StringComparison.Ordinal)) Assert.All(rescaling.GetProperty("folds").EnumerateArray(), fold => Assert.InRange(fold.GetProperty("loss").GetDouble(), 0, 1));
+    }
+
+    [Theory]
+    [InlineData("gguf:Q4_K_M", "gptq", "normal")]
+    [InlineData("gptq:w4g128", "gptq", "normal")]
+    [InlineData("gptq:w4g128", "gptq", "high")]
+    [InlineData("gguf:Q4_0", "awq+gptq", "normal")]
+    public void BytesDoNotDependOnThreadsOrMemory(string scheme, string method, string effort)
     {
         byte[] Run(string threads, params string[] options)
         {
             string path = _folder.File($"{threads}-{options.Length}");
-            CliCommand.Succeed(["quantize", Models.Tiny, "--to", scheme, "--method", "gptq", "--samples", "8", "--out", path, "--threads", threads, .. options]);
+            CliCommand.Succeed(["quantize", Models.Tiny, "--to", scheme, "--method", method, "--effort", effort, "--samples", "8", "--out", path, "--threads", threads, .. options]);
             return File.ReadAllBytes(Directory.Exists(path) ? Path.Combine(path, "model.safetensors") : path);
         }
 
         byte[] expected = Run("2");
         Assert.Equal(expected, Run("1"));
-        Assert.Equal(expected, Run("2", "--memory", "330MB"));
+        Assert.Equal(expected, Run("2", "--memory", method == "gptq" && effort == "normal" ? "330MB" : "400MB"));
     }
 
     [LlamaTheory]
