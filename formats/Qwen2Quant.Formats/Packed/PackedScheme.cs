@@ -1,5 +1,7 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Packed.Awq;
+using Qwen2Quant.Formats.Packed.CompressedTensors;
 using Qwen2Quant.Formats.Packed.Gptq;
 
 namespace Qwen2Quant.Formats.Packed;
@@ -23,6 +25,8 @@ public abstract record PackedScheme
     private static readonly (string Forms, Func<string, PackedScheme?> Parse)[] Families =
     [
         (GptqScheme.Forms, GptqScheme.Parse),
+        (AwqScheme.Forms, AwqScheme.Parse),
+        (CtScheme.Forms, CtScheme.Parse),
     ];
 
     /// <summary>What there is, one line for each layout, for messages.</summary>
@@ -44,6 +48,9 @@ public abstract record PackedScheme
     /// <summary>True when embedding, output matrix and routers are packed too.</summary>
     public virtual bool PacksAll => false;
 
+    /// <summary>True when the type of a matrix depends on the largest magnitude of the matrices that readers fuse it with.</summary>
+    public virtual bool NeedsLargest => false;
+
     /// <summary>The type of biases of packed modules; null for that of the other plain tensors.</summary>
     public virtual ElementType? BiasType => null;
 
@@ -60,5 +67,6 @@ public abstract record PackedScheme
 
     /// <summary>The element type of a matrix with rows of that length; null where the scheme has none.</summary>
     /// <param name="plain">Type of plain tensors, which scales of some layouts have too.</param>
-    public abstract ElementType? TypeFor(long rowLength, ElementType plain);
+    /// <param name="largest">The largest magnitude, where <see cref="NeedsLargest"/> is true.</param>
+    public abstract ElementType? TypeFor(long rowLength, ElementType plain, float largest);
 }

@@ -3,6 +3,8 @@ using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Json;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Packed;
+using Qwen2Quant.Formats.Packed.Awq;
+using Qwen2Quant.Formats.Packed.CompressedTensors;
 using Qwen2Quant.Formats.Packed.Gptq;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
@@ -20,6 +22,9 @@ internal sealed class PackedSource
     private static readonly Dictionary<string, Func<ConfigJson, string, Func<ITensorSource, string, IPackedModules>>> Layouts = new(StringComparer.Ordinal)
     {
         ["gptq"] = (json, path) => Gptq(GptqSettings.Read(json, path)),
+        ["compressed-tensors"] = (json, path) => CompressedTensors(CtSettings.Read(json, path)),
+        ["fp8"] = (json, path) => CompressedTensors(CtSettings.ReadFp8(json, path)),
+        ["awq"] = (json, path) => Awq(AwqSettings.Read(json, path)),
     };
 
     private readonly Func<ITensorSource, string, IPackedModules> _findModules;
@@ -65,4 +70,8 @@ internal sealed class PackedSource
     }
 
     private static Func<ITensorSource, string, IPackedModules> Gptq(GptqSettings settings) => (source, folder) => new GptqModules(source, settings, folder);
+
+    private static Func<ITensorSource, string, IPackedModules> Awq(AwqSettings settings) => (source, folder) => new AwqModules(source, settings, folder);
+
+    private static Func<ITensorSource, string, IPackedModules> CompressedTensors(CtSettings settings) => (source, folder) => new CtModules(source, settings, folder);
 }

@@ -1,6 +1,9 @@
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Model;
+using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Pipeline.Planning;
 
@@ -50,6 +53,31 @@ internal sealed class FusedUnits
 
     /// <summary>The scheme that a matrix is packed under; null for plain ones.</summary>
     public PackedScheme? SchemeOf(string name) => _packed.Contains(name) ? _asked[name] : null;
+
+    /// <summary>The largest magnitude in the unit of each matrix whose scheme wants to know; reads their weights.</summary>
+    public IReadOnlyDictionary<string, float> FindLargest(ITensorSource source, RunContext context)
+    {
+        CanonicalTensor[] wanted = [.. Linears.Where(tensor => SchemeOf(tensor.Name) is { NeedsLargest: true })];
+        float[] largest = new float[wanted.Length];
+        Workers.Run(context.Threads, wanted.Length, static () => 0, (index, _) =>
+        {
+            TensorEntry entry = source.Find(wanted[index].Name)!;
+            float[] row = new float[entry.Shape.RowLength];
+            for (long at = 0; at < entry.Shape.RowCount; at++)
+            {
+                source.ReadRows(entry, at, 1, row);
+                largest[index] = Math.Max(largest[index], FiniteCheck.LargestMagnitude(row));
+            }
+        }, context.Cancellation);
+        Dictionary<string, float> found = new(StringComparer.Ordinal);
+        foreach (var unit in wanted.Index().GroupBy(item => (item.Item.Layer, PatternOf(item.Item.Role))))
+        {
+            float most = unit.Max(item => largest[item.Index]);
+            foreach (var item in unit) found.Add(item.Item.Name, most);
+        }
+
+        return found;
+    }
 
     /// <summary>Names of a role's unit as a regular expression at the end of a module's name: of its members and, as vLLM looks for that, of the unit.</summary>
     public static string PatternOf(TensorRole role) => role switch

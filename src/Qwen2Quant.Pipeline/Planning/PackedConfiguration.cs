@@ -1,6 +1,9 @@
 using System.Text.Json.Nodes;
 using Qwen2Quant.Formats.Packed;
+using Qwen2Quant.Formats.Packed.Awq;
+using Qwen2Quant.Formats.Packed.CompressedTensors;
 using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 
 namespace Qwen2Quant.Pipeline.Planning;
@@ -9,7 +12,7 @@ namespace Qwen2Quant.Pipeline.Planning;
 internal static class PackedConfiguration
 {
     /// <summary>Writes the scheme into config.json; returns the files that repeat it.</summary>
-    public static IEnumerable<CompanionFile> Apply(PackedScheme scheme, FusedUnits units, QuantizationOptions options, JsonObject config)
+    public static IEnumerable<CompanionFile> Apply(PackedScheme scheme, FusedUnits units, TensorCatalogue catalogue, QuantizationOptions options, JsonObject config)
     {
         switch (scheme)
         {
@@ -17,6 +20,12 @@ internal static class PackedConfiguration
                 JsonObject quantization = GptqConfiguration.Write(gptq, units, options.Damping);
                 config["quantization_config"] = quantization.DeepClone();
                 return [new CompanionFile(PackedSource.GptqFileName, FolderPlanner.WriteJson(quantization))];
+            case AwqScheme awq:
+                config["quantization_config"] = AwqConfiguration.Write(awq, units, catalogue);
+                return [];
+            case CtScheme compressed:
+                config["quantization_config"] = CtConfiguration.Write(compressed, units, catalogue);
+                return [];
             default:
                 throw new ArgumentException($"no configuration of {scheme}", nameof(scheme));
         }

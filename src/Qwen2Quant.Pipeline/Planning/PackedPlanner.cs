@@ -25,12 +25,13 @@ public static class PackedPlanner
         ElementType plain = GgufPlanner.FirstMatrixType(source);
         if (ReferenceEquals(plain, PlainTypes.F32)) plain = PlainTypes.F16;
         List<QuantEvent> events = [];
-        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => asked.TypeFor(tensor.Shape.RowLength, plain) is { } type && asked.Layout.Fits(type, tensor.Shape));
+        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => asked.TypeFor(tensor.Shape.RowLength, plain, 1) is { } type && asked.Layout.Fits(type, tensor.Shape));
+        IReadOnlyDictionary<string, float> largest = units.FindLargest(source.Tensors, context);
         List<PlanItem> items = [];
         List<OutputTensor> outputs = [];
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
         {
-            (ElementType requested, ElementType actual) = Choose(tensor, plain, units);
+            (ElementType requested, ElementType actual) = Choose(tensor, plain, units, largest.GetValueOrDefault(tensor.Name));
             if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name)!, actual));
             (string name, int? expert) = GgufNames.FromHuggingFace(tensor.Name)!.Value;
             items.Add(new PlanItem(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, [source.Tensors.Find(tensor.Name)!])
@@ -51,7 +52,7 @@ public static class PackedPlanner
         SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = scheme.FileFormat }, maxShardBytes);
         items = Place(items, files, scheme);
         JsonObject config = FolderPlanner.Config(source, plain, context);
-        IEnumerable<CompanionFile> ownFiles = PackedConfiguration.Apply(scheme, units, options, config);
+        IEnumerable<CompanionFile> ownFiles = PackedConfiguration.Apply(scheme, units, source.Tensors.Catalogue, options, config);
         List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), .. ownFiles, .. FolderPlanner.Companions(source, context)];
         companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme.ToString(), Conversion.Version, items)));
         if (files.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, files.Index));
@@ -67,12 +68,12 @@ public static class PackedPlanner
         };
     }
 
-    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, FusedUnits units)
+    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, FusedUnits units, float largest)
     {
         if (units.Asked(tensor.Name) is { } scheme)
         {
             // A requested type that no row of this length has is shown by that of a group.
-            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, plain) ?? scheme.TypeFor(ShortestRow, plain)!;
+            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, plain, largest) ?? scheme.TypeFor(ShortestRow, plain, largest)!;
             return (requested, units.Packed.Contains(tensor.Name) ? requested : plain);
         }
 

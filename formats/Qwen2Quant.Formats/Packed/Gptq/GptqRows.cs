@@ -17,7 +17,7 @@ internal sealed class GptqRows(bool isV2, string path)
         int rowBytes = rows.Length / rowCount;
         ReadCodes(source, linear, firstRow, rowCount, rows, rowBytes);
         ReadZeros(source, linear, firstRow, rowCount, rows, rowBytes);
-        ReadScales(source, linear, firstRow, rowCount, rows, rowBytes);
+        PartLines.ReadScales(source, linear.Scales, linear.Type, linear.RowCount, firstRow, rowCount, rows);
     }
 
     private static void ReadCodes(ITensorSource source, GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
@@ -27,7 +27,7 @@ internal sealed class GptqRows(bool isV2, string path)
         try
         {
             Span<uint> words = columns.AsSpan(0, wordCount * rowCount);
-            ReadLines(source, linear.Codes, (long)linear.RowCount * sizeof(uint), (long)firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
+            PartLines.Read(source, linear.Codes, (long)linear.RowCount * sizeof(uint), (long)firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
             GptqWords.ToRows(linear.Type, words, linear.RowLength, rowCount, rows);
         }
         finally
@@ -45,7 +45,7 @@ internal sealed class GptqRows(bool isV2, string path)
         IntegerGridType type = linear.Type;
         int pieceBytes = rowCount / BitFields.Run * type.Bits;
         byte[] lines = new byte[linear.GroupCount * pieceBytes];
-        ReadLines(source, linear.Zeros, (long)linear.RowCount / BitFields.Run * type.Bits, (long)firstRow / BitFields.Run * type.Bits, lines, linear.GroupCount);
+        PartLines.Read(source, linear.Zeros, (long)linear.RowCount / BitFields.Run * type.Bits, (long)firstRow / BitFields.Run * type.Bits, lines, linear.GroupCount);
         byte[] zeros = new byte[rowCount];
         for (int group = 0; group < linear.GroupCount; group++)
         {
@@ -58,29 +58,6 @@ internal sealed class GptqRows(bool isV2, string path)
                 else if (zero != type.MiddleCode) throw NotMiddle(linear, firstRow + row, group, zero);
             }
         }
-    }
-
-    private static void ReadScales(ITensorSource source, GptqLinear linear, int firstRow, int rowCount, Span<byte> rows, int rowBytes)
-    {
-        ushort[] scales = new ushort[linear.GroupCount * rowCount];
-        ReadLines(source, linear.Scales, (long)linear.RowCount * sizeof(ushort), (long)firstRow * sizeof(ushort), MemoryMarshal.AsBytes(scales.AsSpan()), linear.GroupCount);
-        for (int group = 0; group < linear.GroupCount; group++)
-        {
-            for (int row = 0; row < rowCount; row++) MemoryMarshal.Write(rows[((row * rowBytes) + (group * linear.Type.BytesPerBlock))..], scales[(group * rowCount) + row]);
-        }
-    }
-
-    /// <summary>Reads a piece of each line of a matrix, or, where the pieces are whole lines, all at once.</summary>
-    private static void ReadLines(ITensorSource source, TensorEntry entry, long lineBytes, long offsetInLine, Span<byte> pieces, int lineCount)
-    {
-        int pieceBytes = pieces.Length / lineCount;
-        if (pieceBytes == lineBytes)
-        {
-            source.ReadRaw(entry, 0, pieces);
-            return;
-        }
-
-        for (int line = 0; line < lineCount; line++) source.ReadRaw(entry, (line * lineBytes) + offsetInLine, pieces.Slice(line * pieceBytes, pieceBytes));
     }
 
     private QuantException NotMiddle(GptqLinear linear, int row, int group, int zero) => new(ErrorKind.InvalidInput, "the configuration says sym, and a zero is not the middle code")

@@ -26,7 +26,7 @@ internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, I
         int[]? places = columnOrder.IsEmpty ? null : Sort(rows, rowBytes, columnOrder);
         WriteCodes(files, firstRow, rows, rowBytes, count, places);
         WriteZeros(files, firstRow, rows, rowBytes, count);
-        WriteScales(files, firstRow, rows, rowBytes, count);
+        PartLines.WriteScales(files, parts[2], type, _rowCount, firstRow, count, rows);
         if (firstRow == 0) WriteGroups(files, places);
     }
 
@@ -56,7 +56,7 @@ internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, I
         uint[] columns = ArrayPool<uint>.Shared.Rent(wordCount * count);
         Span<uint> words = columns.AsSpan(0, wordCount * count);
         GptqWords.ToColumns(type, unsorted ?? rows, _rowLength, count, words);
-        WriteLines(files, 0, _rowCount * sizeof(uint), firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
+        PartLines.Write(files, parts[0], _rowCount * sizeof(uint), firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
         ArrayPool<uint>.Shared.Return(columns);
     }
 
@@ -76,39 +76,13 @@ internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, I
             BitFields.Pack(zeros, type.Bits, lines.AsSpan(group * lineBytes, lineBytes));
         }
 
-        WriteLines(files, 1, _rowCount / BitFields.Run * type.Bits, firstRow / BitFields.Run * type.Bits, lines, groups);
-    }
-
-    private void WriteScales(IReadOnlyList<IWriteFile> files, long firstRow, ReadOnlySpan<byte> rows, int rowBytes, int count)
-    {
-        int groups = _rowLength / type.GroupLength;
-        ushort[] scales = new ushort[groups * count];
-        for (int group = 0; group < groups; group++)
-        {
-            for (int row = 0; row < count; row++) scales[(group * count) + row] = MemoryMarshal.Read<ushort>(rows[((row * rowBytes) + (group * type.BytesPerBlock))..]);
-        }
-
-        WriteLines(files, 2, _rowCount * sizeof(ushort), firstRow * sizeof(ushort), MemoryMarshal.AsBytes<ushort>(scales), groups);
+        PartLines.Write(files, parts[1], _rowCount / BitFields.Run * type.Bits, firstRow / BitFields.Run * type.Bits, lines, groups);
     }
 
     private void WriteGroups(IReadOnlyList<IWriteFile> files, int[]? places)
     {
         int[] groups = new int[_rowLength];
         for (int column = 0; column < groups.Length; column++) groups[column] = (places?[column] ?? column) / type.GroupLength;
-        WriteLines(files, 3, _rowLength * sizeof(int), 0, MemoryMarshal.AsBytes<int>(groups), 1);
-    }
-
-    /// <summary>Writes a piece of each line of a part, or, where the pieces are whole lines, all at once.</summary>
-    private void WriteLines(IReadOnlyList<IWriteFile> files, int part, long lineBytes, long offsetInLine, ReadOnlySpan<byte> pieces, int lineCount)
-    {
-        (int fileIndex, PlannedTensor tensor) = parts[part];
-        int pieceBytes = pieces.Length / lineCount;
-        if (pieceBytes == lineBytes)
-        {
-            files[fileIndex].Write(tensor.ByteOffset, pieces);
-            return;
-        }
-
-        for (int line = 0; line < lineCount; line++) files[fileIndex].Write(tensor.ByteOffset + (line * lineBytes) + offsetInLine, pieces.Slice(line * pieceBytes, pieceBytes));
+        PartLines.Write(files, parts[3], _rowLength * sizeof(int), 0, MemoryMarshal.AsBytes<int>(groups), 1);
     }
 }

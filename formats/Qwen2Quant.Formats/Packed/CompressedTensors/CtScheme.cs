@@ -1,0 +1,77 @@
+using System.Globalization;
+using System.Text.RegularExpressions;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Formats.Packed.Float;
+
+namespace Qwen2Quant.Formats.Packed.CompressedTensors;
+
+/// <summary>What a preset of llm-compressor stores.</summary>
+/// <param name="Name">As llm-compressor spells it.</param>
+/// <param name="Format">The configuration's <c>format</c>.</param>
+/// <param name="GroupSize">Of the preset; -1 for whole rows.</param>
+/// <param name="HasGroups">Another group size may be asked for.</param>
+/// <param name="Activations">int or float where activations are quantized to 8 bits token by token as they come, else null.</param>
+public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat, bool IsSymmetric, int GroupSize, bool HasGroups, string? Activations)
+{
+    public static IReadOnlyList<CtPreset> All { get; } =
+    [
+        new("W4A16", "pack-quantized", 4, false, true, 128, true, null),
+        new("W4A16_ASYM", "pack-quantized", 4, false, false, 128, true, null),
+        new("W8A16", "pack-quantized", 8, false, true, 128, true, null),
+        new("W8A8", "int-quantized", 8, false, true, -1, false, "int"),
+        new("FP8_DYNAMIC", "float-quantized", 8, true, true, -1, false, "float"),
+        new("NVFP4A16", "nvfp4-pack-quantized", 4, true, true, Nvfp4Type.GroupLength, false, null),
+        new("MXFP4A16", "mxfp4-pack-quantized", 4, true, true, 32, false, null),
+    ];
+}
+
+/// <summary>A compressed-tensors scheme as <c>--to</c> spells it: <c>compressed-tensors:W4A16[-g64][-actorder]</c>.</summary>
+/// <param name="Visits">Natural, or by activation in groups that stay where they are.</param>
+public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisits Visits = ColumnVisits.Natural) : PackedScheme
+{
+    public const string Prefix = "compressed-tensors:";
+
+    private static readonly ElementType Mxfp4 = GgmlTypes.Find("MXFP4")!.Element;
+
+    /// <summary>What there is, for messages.</summary>
+    public static string Forms { get; } = $"{Prefix}{string.Join('|', CtPreset.All.Select(preset => preset.Name))}, W4A16 and W8A16 with [-g32|-g64|-g128|-g-1], integers with [-actorder]";
+
+    public override PackedLayout Layout => new CtLayout(Preset.Format == "int-quantized");
+
+    public override string DefaultMethod => Visits == ColumnVisits.Natural ? "rtn" : "gptq";
+
+    public override int GroupSize { get; } = GroupSize;
+
+    public override ColumnVisits Visits { get; } = Visits;
+
+    public override bool NeedsLargest => Preset.Format.StartsWith("nvfp4", StringComparison.Ordinal);
+
+    /// <inheritdoc cref="PackedScheme.Parse"/>
+    public static new CtScheme? Parse(string text)
+    {
+        if (!text.StartsWith(Prefix, StringComparison.OrdinalIgnoreCase)) return null;
+        Match match = Form().Match(text[Prefix.Length..]);
+        CtPreset? preset = CtPreset.All.FirstOrDefault(known => known.Name.Equals(match.Groups["preset"].Value, StringComparison.OrdinalIgnoreCase));
+        bool hasGroup = match.Groups["group"].Success, isOrdered = match.Groups["order"].Success;
+        if (preset is null || (hasGroup && !preset.HasGroups) || (isOrdered && preset.IsFloat)) throw new QuantException(ErrorKind.Usage, "there is no such scheme") { Found = text, Expected = Forms };
+        return new CtScheme(preset, hasGroup ? int.Parse(match.Groups["group"].ValueSpan, CultureInfo.InvariantCulture) : preset.GroupSize, isOrdered ? ColumnVisits.Activation : ColumnVisits.Natural);
+    }
+
+    public override ElementType? TypeFor(long rowLength, ElementType plain, float largest)
+    {
+        long group = GroupSize == -1 ? rowLength : GroupSize;
+        if (group is 0 or > int.MaxValue) return null;
+        if (NeedsLargest) return Nvfp4Type.Of(largest > 0 ? Core.Numerics.Float8.LargestE4M3 * 6 / largest : 1);
+        if (Preset.Format.StartsWith("mxfp4", StringComparison.Ordinal)) return Mxfp4;
+        if (Preset.IsFloat) return Fp8Type.Of((int)group, plain);
+        return group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Preset.Bits, (int)group, Preset.IsSymmetric, plain);
+    }
+
+    public override string ToString() => string.Create(
+        CultureInfo.InvariantCulture, $"{Prefix}{Preset.Name}{(GroupSize == Preset.GroupSize ? "" : $"-g{GroupSize}")}{(Visits == ColumnVisits.Natural ? "" : "-actorder")}");
+
+    [GeneratedRegex("^(?<preset>[A-Za-z0-9_]+?)(-g(?<group>32|64|128|-1))?(?<order>-actorder)?$", RegexOptions.CultureInvariant | RegexOptions.IgnoreCase)]
+    private static partial Regex Form();
+}

@@ -1,0 +1,127 @@
+using System.Text.RegularExpressions;
+using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
+
+namespace Qwen2Quant.Formats.Packed.CompressedTensors;
+
+/// <summary>How the weights of a group's modules lie in tensors.</summary>
+internal enum CtFormat
+{
+    /// <summary>Integers in 32-bit words.</summary>
+    PackQuantized,
+
+    /// <summary>A signed byte each.</summary>
+    IntQuantized,
+
+    /// <summary>An E4M3 byte each.</summary>
+    FloatQuantized,
+
+    Nvfp4,
+    Mxfp4,
+}
+
+/// <summary>What a group of the configuration says of its modules' weights.</summary>
+/// <param name="GroupSize">Inputs that share a scale, -1 for whole rows, 0 where one scale or one for each tile is stored.</param>
+/// <param name="BlockStructure">Rows and columns of a tile under one scale, or null.</param>
+internal sealed record CtWeights(CtFormat Format, int Bits, bool IsSymmetric, int GroupSize, (int Rows, int Columns)? BlockStructure)
+{
+    public bool IsPerTensor => GroupSize == 0 && BlockStructure is null;
+}
+
+/// <summary>The <c>quantization_config</c> of a compressed-tensors checkpoint (llm-compressor), or of plain <c>fp8</c>, which is one group of it by other names.</summary>
+public sealed class CtSettings
+{
+    // A pattern from a file may backtrack without end.
+    private static readonly TimeSpan MatchTime = TimeSpan.FromSeconds(1);
+
+    private readonly List<(string[] Targets, CtWeights Weights)> _groups = [];
+
+    private CtSettings(string layoutName, string scaleSuffix) => (LayoutName, ScaleSuffix) = (layoutName, scaleSuffix);
+
+    internal string LayoutName { get; }
+
+    /// <summary>How the names of scales end.</summary>
+    internal string ScaleSuffix { get; }
+
+    /// <param name="path">Shown in errors.</param>
+    /// <exception cref="QuantException">PK-1.</exception>
+    public static CtSettings Read(ConfigJson json, string path)
+    {
+        CtSettings settings = new("compressed-tensors", ".weight_scale");
+        string? format = json.Text("format");
+        ConfigJson groups = json.Object("config_groups") ?? throw Unknown(path, "config_groups", "none", "an object");
+        foreach (string name in groups.Keys)
+        {
+            ConfigJson group = groups.Object(name) ?? throw Unknown(path, name, "no object", "an object");
+            if (group.Object("weights") is not { } weights) continue;
+            settings._groups.Add(([.. group.Texts("targets") ?? []], ReadWeights(weights, group.Text("format") ?? format ?? "", path)));
+        }
+
+        return settings._groups.Count > 0 ? settings : throw Unknown(path, "config_groups", "no group with weights", "one at least");
+    }
+
+    /// <summary>Plain <c>fp8</c>.</summary>
+    /// <exception cref="QuantException">PK-1.</exception>
+    public static CtSettings ReadFp8(ConfigJson json, string path)
+    {
+        IReadOnlyList<int>? block = json.Integers("weight_block_size");
+        if (block is not null && (block.Count != 2 || block[0] <= 0 || block[1] <= 0)) throw Unknown(path, "weight_block_size", string.Join(", ", block), "two positive numbers");
+        CtSettings settings = new(block is null ? "FP8" : "FP8 blocks", block is null ? ".weight_scale" : ".weight_scale_inv");
+        settings._groups.Add((["Linear"], new CtWeights(CtFormat.FloatQuantized, 8, true, 0, block is null ? null : (block[0], block[1]))));
+        return settings;
+    }
+
+    /// <summary>What the configuration says of a module's weights: the group whose targets name it, or all linears; null for none. What is ignored shows in its tensors.</summary>
+    internal CtWeights? For(string module)
+    {
+        foreach ((string[] targets, CtWeights weights) in _groups)
+        {
+            if (targets.Any(target => target == module || (target.StartsWith("re:", StringComparison.Ordinal) && Regex.IsMatch(module, $"^(?:{target[3..]})", RegexOptions.CultureInvariant, MatchTime)))) return weights;
+        }
+
+        return _groups.Find(group => group.Targets.Contains("Linear")).Weights;
+    }
+
+    private static CtWeights ReadWeights(ConfigJson json, string formatName, string path)
+    {
+        CtFormat format = formatName switch
+        {
+            "pack-quantized" => CtFormat.PackQuantized,
+            "int-quantized" => CtFormat.IntQuantized,
+            "float-quantized" => CtFormat.FloatQuantized,
+            "nvfp4-pack-quantized" => CtFormat.Nvfp4,
+            "mxfp4-pack-quantized" => CtFormat.Mxfp4,
+            _ => throw Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized or mxfp4-pack-quantized"),
+        };
+        string type = json.Text("type") ?? "int";
+        bool isFloat = format is CtFormat.FloatQuantized or CtFormat.Nvfp4 or CtFormat.Mxfp4;
+        if (type != (isFloat ? "float" : "int")) throw Unknown(path, "type", type, isFloat ? "float" : "int");
+        int bits = json.Integer("num_bits", 8);
+        bool suits = format switch { CtFormat.PackQuantized => bits is 4 or 8, CtFormat.IntQuantized or CtFormat.FloatQuantized => bits == 8, _ => bits == 4 };
+        if (!suits) throw Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isFloat && format != CtFormat.FloatQuantized ? "4" : "8");
+        int? groupSize = json.OptionalInteger("group_size");
+        string strategy = json.Text("strategy") ?? groupSize switch { null => "tensor", -1 => "channel", _ => "group" };
+        bool isSymmetric = json.Boolean("symmetric", true);
+        if (!isSymmetric && format != CtFormat.PackQuantized) throw Unknown(path, "symmetric", "false", "true");
+        switch (strategy)
+        {
+            case "channel":
+                return new CtWeights(format, bits, isSymmetric, -1, null);
+            case "tensor" when format == CtFormat.FloatQuantized:
+                return new CtWeights(format, bits, isSymmetric, 0, null);
+            case "block" when format == CtFormat.FloatQuantized && json.Integers("block_structure") is [> 0, > 0] block:
+                return new CtWeights(format, bits, isSymmetric, 0, (block[0], block[1]));
+            case "group" or "tensor_group" when groupSize is > 0 && groupSize % (format is CtFormat.Nvfp4 ? 16 : BitFields.WordRun) == 0:
+                return new CtWeights(format, bits, isSymmetric, groupSize.Value, null);
+            case "group" or "tensor_group":
+                throw Unknown(path, "group_size", $"{groupSize?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "none"}", "a multiple of 32");
+            default:
+                throw Unknown(path, "strategy", strategy, "channel, group, tensor or block, as the format has them");
+        }
+    }
+
+    private static QuantException Unknown(string path, string key, string found, string expected) => new(ErrorKind.Unsupported, $"{key} of the quantization configuration is not supported")
+    {
+        Rule = PackedRules.Configuration, Path = path, Found = found, Expected = expected, Remedy = "Use the model that this one was quantized from.",
+    };
+}
