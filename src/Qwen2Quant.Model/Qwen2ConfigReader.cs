@@ -55,7 +55,7 @@ internal static class Qwen2ConfigReader
             RopeTheta = ropeParameters?.OptionalNumber("rope_theta") ?? ropeScaling?.OptionalNumber("rope_theta") ?? json.Number("rope_theta", 10000),
             RopeScaling = ReadRopeScaling(ropeParameters ?? ropeScaling, path),
             DualChunkAttention = ReadDualChunks(json.Object("dual_chunk_attention_config"), path),
-            QuantizationMethod = json.Object("quantization_config") is { } packed ? packed.Text("quant_method") ?? "unknown" : json.Has("quantization") ? "mlx" : null,
+            QuantizationMethod = json.Object("quantization_config") is { } packed ? packed.Text("quant_method") ?? (json.Has("quantization") ? "mlx" : "unknown") : json.Has("quantization") ? "mlx" : null,
             UseSlidingWindow = json.Boolean("use_sliding_window", false),
             SlidingWindow = json.Integer("sliding_window", 4096),
             MaxWindowLayers = json.Integer("max_window_layers", 28),

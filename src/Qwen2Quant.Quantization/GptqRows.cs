@@ -14,6 +14,9 @@ internal sealed unsafe partial class GptqRows : IDisposable
     private const int BlockSize = GptqHessian.BlockSize;
     private const int Lanes = MatrixProduct.PanelWidth;
 
+    /// <summary>Entries of a table that one instruction looks up.</summary>
+    private const int ShortTable = 16;
+
     private readonly GptqHessian _hessian;
     private readonly IBlockCodec _codec;
     private readonly GridShape _shape;
@@ -61,6 +64,8 @@ internal sealed unsafe partial class GptqRows : IDisposable
         _origins = new float[_steps.Length];
         _zeros = new float[_steps.Length];
         _table = codec.GetLevels(new float[_shape.ParameterCount], 0).Table;
+        // A vector of entries is looked up, also where a table has fewer.
+        if (_table?.Length < ShortTable) Array.Resize(ref _table, ShortTable);
         _order = _natural = [.. Enumerable.Range(0, _width)];
         for (int row = 0; row < _rowCount; row++)
         {

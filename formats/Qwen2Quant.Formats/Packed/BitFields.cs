@@ -5,7 +5,7 @@ using System.Runtime.Intrinsics.X86;
 namespace Qwen2Quant.Formats.Packed;
 
 /// <summary>
-/// Unsigned fields of 2, 3, 4 or 8 bits as one stream of bits, least significant first: value k lies in bits k x bits to k x bits + bits - 1. Read as 32-bit words
+/// Unsigned fields of 2, 3, 4, 5, 6 or 8 bits as one stream of bits, least significant first: value k lies in bits k x bits to k x bits + bits - 1. Read as 32-bit words
 /// this is how GPTQ, compressed-tensors and MLX pack values, also where fields of 3 bits straddle words.
 /// </summary>
 internal static class BitFields
@@ -34,7 +34,9 @@ internal static class BitFields
             {
                 2 => BinaryPrimitives.ReadUInt16LittleEndian(packed[at..]),
                 3 => BinaryPrimitives.ReadUInt16LittleEndian(packed[at..]) | ((uint)packed[at + 2] << 16),
-                _ => BinaryPrimitives.ReadUInt32LittleEndian(packed[at..]),
+                4 => BinaryPrimitives.ReadUInt32LittleEndian(packed[at..]),
+                5 => BinaryPrimitives.ReadUInt32LittleEndian(packed[at..]) | ((ulong)packed[at + 4] << 32),
+                _ => BinaryPrimitives.ReadUInt32LittleEndian(packed[at..]) | ((ulong)BinaryPrimitives.ReadUInt16LittleEndian(packed[(at + 4)..]) << 32),
             };
             BinaryPrimitives.WriteUInt64LittleEndian(fields[i..], Spread(stream, bits, mask));
         }

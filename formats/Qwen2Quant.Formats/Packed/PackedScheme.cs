@@ -3,6 +3,7 @@ using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Packed.Awq;
 using Qwen2Quant.Formats.Packed.CompressedTensors;
 using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed.Mlx;
 
 namespace Qwen2Quant.Formats.Packed;
 
@@ -27,6 +28,7 @@ public abstract record PackedScheme
         (GptqScheme.Forms, GptqScheme.Parse),
         (AwqScheme.Forms, AwqScheme.Parse),
         (CtScheme.Forms, CtScheme.Parse),
+        (MlxScheme.Forms, MlxScheme.Parse),
     ];
 
     /// <summary>What there is, one line for each layout, for messages.</summary>
@@ -45,7 +47,7 @@ public abstract record PackedScheme
     /// <summary>What safetensors files say in their metadata for <c>format</c>.</summary>
     public virtual string FileFormat => "pt";
 
-    /// <summary>True when embedding, output matrix and routers are packed too.</summary>
+    /// <summary>True when embedding and output matrix are packed too.</summary>
     public virtual bool PacksAll => false;
 
     /// <summary>True when the type of a matrix depends on the largest magnitude of the matrices that readers fuse it with.</summary>

@@ -70,6 +70,8 @@ public sealed class ConfigJson
         throw Wrong(key, value, "a string");
     }
 
+    public bool IsObject(string key) => TryGet(key, out JsonElement value) && value.ValueKind == JsonValueKind.Object;
+
     public ConfigJson? Object(string key)
     {
         if (!TryGet(key, out JsonElement value)) return null;

@@ -6,6 +6,7 @@ using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Packed.Awq;
 using Qwen2Quant.Formats.Packed.CompressedTensors;
 using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed.Mlx;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Running;
@@ -24,6 +25,7 @@ internal sealed class PackedSource
         ["gptq"] = (json, path) => Gptq(GptqSettings.Read(json, path)),
         ["compressed-tensors"] = (json, path) => CompressedTensors(CtSettings.Read(json, path)),
         ["fp8"] = (json, path) => CompressedTensors(CtSettings.ReadFp8(json, path)),
+        ["mlx"] = (json, path) => Mlx(MlxSettings.Read(json, path)),
         ["awq"] = (json, path) => Awq(AwqSettings.Read(json, path)),
     };
 
@@ -39,7 +41,7 @@ internal sealed class PackedSource
         if (config.QuantizationMethod is { } method)
         {
             ConfigJson json = ConfigJson.Parse(configJson, configPath, context.Limits, PackedRules.Configuration);
-            if (Layouts.TryGetValue(method, out var open)) return new PackedSource(open(json.Object("quantization_config") ?? json.Object("quantization")!, configPath));
+            if (Layouts.TryGetValue(method, out var open)) return new PackedSource(open(json.Object(method == "mlx" ? "quantization" : "quantization_config")!, configPath));
             throw new QuantException(ErrorKind.Unsupported, "the weights are packed in a layout that is not read")
             {
                 Rule = PipelineRules.SourceNotQuantized,
@@ -74,4 +76,6 @@ internal sealed class PackedSource
     private static Func<ITensorSource, string, IPackedModules> Awq(AwqSettings settings) => (source, folder) => new AwqModules(source, settings, folder);
 
     private static Func<ITensorSource, string, IPackedModules> CompressedTensors(CtSettings settings) => (source, folder) => new CtModules(source, settings, folder);
+
+    private static Func<ITensorSource, string, IPackedModules> Mlx(MlxSettings settings) => (source, folder) => new MlxModules(source, settings, folder);
 }

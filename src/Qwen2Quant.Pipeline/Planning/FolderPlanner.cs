@@ -68,6 +68,7 @@ public static class FolderPlanner
         byte[] json = source.ReadCompanion("config.json", context) ?? source.Config.ToJson();
         JsonObject config = JsonNode.Parse(json)!.AsObject();
         config.Remove("quantization_config");
+        config.Remove("quantization");
         if (config.ContainsKey("dtype")) config["dtype"] = TorchNames[type.Name];
         if (config.ContainsKey("torch_dtype") || !config.ContainsKey("dtype")) config["torch_dtype"] = TorchNames[type.Name];
         return config;

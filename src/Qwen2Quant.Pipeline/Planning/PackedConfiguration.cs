@@ -3,6 +3,7 @@ using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Packed.Awq;
 using Qwen2Quant.Formats.Packed.CompressedTensors;
 using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed.Mlx;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 
@@ -26,8 +27,25 @@ internal static class PackedConfiguration
             case CtScheme compressed:
                 config["quantization_config"] = CtConfiguration.Write(compressed, units, catalogue);
                 return [];
+            case MlxScheme mlx:
+                JsonObject affine = Mlx(mlx, units);
+                config["quantization"] = affine.DeepClone();
+                config["quantization_config"] = affine;
+                return [];
             default:
                 throw new ArgumentException($"no configuration of {scheme}", nameof(scheme));
         }
+    }
+
+    /// <summary>mlx-lm's object: what all modules have, and those with their own by path; modules without scales are plain.</summary>
+    private static JsonObject Mlx(MlxScheme scheme, FusedUnits units)
+    {
+        JsonObject json = new() { ["group_size"] = scheme.GroupSize, ["bits"] = scheme.Bits, ["mode"] = "affine" };
+        foreach (CanonicalTensor tensor in units.Linears)
+        {
+            if (units.SchemeOf(tensor.Name) is MlxScheme own && own != scheme) json[PackedLayout.Module(tensor.Name)] = new JsonObject { ["group_size"] = own.GroupSize, ["bits"] = own.Bits };
+        }
+
+        return json;
     }
 }

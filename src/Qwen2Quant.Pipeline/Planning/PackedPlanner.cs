@@ -32,7 +32,7 @@ public static class PackedPlanner
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
         {
             (ElementType requested, ElementType actual) = Choose(tensor, plain, units, largest.GetValueOrDefault(tensor.Name));
-            if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name)!, actual));
+            if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name) ?? scheme, actual));
             (string name, int? expert) = GgufNames.FromHuggingFace(tensor.Name)!.Value;
             items.Add(new PlanItem(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, [source.Tensors.Find(tensor.Name)!])
             {
@@ -75,6 +75,11 @@ public static class PackedPlanner
             // A requested type that no row of this length has is shown by that of a group.
             ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, plain, largest) ?? scheme.TypeFor(ShortestRow, plain, largest)!;
             return (requested, units.Packed.Contains(tensor.Name) ? requested : plain);
+        }
+
+        if (units.Scheme.PacksAll && tensor.Role is TensorRole.TokenEmbedding or TensorRole.Output && units.Scheme.TypeFor(tensor.Shape.RowLength, plain, largest) is { } whole)
+        {
+            return (whole, units.Scheme.Layout.Fits(whole, tensor.Shape) ? whole : plain);
         }
 
         bool isPackedBias = tensor.Name.EndsWith(".bias", StringComparison.Ordinal) && units.Packed.Contains($"{tensor.Name[..^".bias".Length]}.weight");

@@ -142,21 +142,4 @@ public class GptqLayoutTests
             for (int row = 0; row < shape[0]; row += rowsAtOnce) target.Write(_files, row, rows.AsSpan(row * rowBytes, rowsAtOnce * rowBytes), order);
         }
     }
-
-    private sealed class MemoryWriteFile(int length) : IWriteFile
-    {
-        public byte[] Bytes { get; } = new byte[length];
-
-        public string Path => "memory";
-
-        public void Write(long byteOffset, ReadOnlySpan<byte> source) => source.CopyTo(Bytes.AsSpan((int)byteOffset));
-
-        public void FlushToDisk()
-        {
-        }
-
-        public void Dispose()
-        {
-        }
-    }
 }

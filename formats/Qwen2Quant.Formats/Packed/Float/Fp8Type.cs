@@ -17,6 +17,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
 
     /// <summary>The finite codes in the order of their values, and the place of each there; minus zero lies before zero.</summary>
     private static readonly byte[] Sorted = [.. Enumerable.Range(0, 256).Where(code => (code & 0x7F) != 0x7F).OrderBy(code => Float8.FromE4M3((byte)code)).ThenByDescending(code => code).Select(code => (byte)code)];
+    private static readonly byte[] Places = [.. Enumerable.Range(0, 256).Select(code => (byte)Math.Max(Array.IndexOf(Sorted, (byte)code), 0))];
     private static readonly float[] Table = [.. Sorted.Select(Float8.FromE4M3)];
     private static readonly float[] Values = [.. Enumerable.Range(0, 256).Select(code => Float8.FromE4M3((byte)code))];
 
@@ -103,7 +104,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
     {
         parameters[0] = ScaleOf(block);
         ReadOnlySpan<byte> from = block[ScaleType.BytesPerBlock..];
-        for (int i = 0; i < codes.Length; i++) codes[i] = (byte)Array.IndexOf(Sorted, from[i]);
+        for (int i = 0; i < codes.Length; i++) codes[i] = Places[from[i]];
     }
 
     private float ScaleOf(ReadOnlySpan<byte> block)
