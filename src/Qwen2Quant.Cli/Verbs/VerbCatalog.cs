@@ -13,6 +13,8 @@ internal static class VerbCatalog
         InspectVerb.Create,
         ConvertVerb.Create,
         QuantizeVerb.Create,
+        RepackVerb.Create,
+        DequantizeVerb.Create,
         CalibrateVerb.Create,
         PerplexityVerb.Create,
         CompareVerb.Create,

@@ -18,6 +18,9 @@ public sealed record PlanItem(int FileIndex, PlannedTensor Target, ElementType R
     /// <summary>Where the rows go when the layout scatters them; the target then names the tensor, and its offset is that of the codes.</summary>
     public IScatteredTarget? Scattered { get; init; }
 
+    /// <summary>The integers of the parts are taken over: the target's type holds their very values.</summary>
+    public bool IsExact { get; init; }
+
     /// <summary>Where the importance of its columns is found, unless it is under the item's own name: a GGUF name, and which of how many parts of that tensor this is.</summary>
     public (string Name, int Part, int PartCount)? ImportanceOf { get; init; }
 

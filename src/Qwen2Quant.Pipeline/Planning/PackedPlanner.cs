@@ -22,16 +22,15 @@ public static class PackedPlanner
     /// <exception cref="QuantException">No linear suits the scheme, or the source is quantized already.</exception>
     public static ConversionPlan Plan(Checkpoint source, PackedScheme scheme, QuantizationOptions options, string target, long maxShardBytes, RunContext context)
     {
-        ElementType plain = GgufPlanner.FirstMatrixType(source);
-        if (ReferenceEquals(plain, PlainTypes.F32)) plain = PlainTypes.F16;
+        ElementType plain = PlainType(source), scales = options.ScaleType ?? plain;
         List<QuantEvent> events = [];
-        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => asked.TypeFor(tensor.Shape.RowLength, plain, 1) is { } type && asked.Layout.Fits(type, tensor.Shape));
+        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => !StaysPlain(tensor) && asked.TypeFor(tensor.Shape.RowLength, scales, 1) is { } type && asked.Layout.Fits(type, tensor.Shape));
         IReadOnlyDictionary<string, float> largest = units.FindLargest(source.Tensors, context);
         List<PlanItem> items = [];
         List<OutputTensor> outputs = [];
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
         {
-            (ElementType requested, ElementType actual) = Choose(tensor, plain, units, largest.GetValueOrDefault(tensor.Name));
+            (ElementType requested, ElementType actual) = StaysPlain(tensor) ? (plain, plain) : Choose(tensor, plain, scales, units, largest.GetValueOrDefault(tensor.Name));
             if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name) ?? scheme, actual));
             (string name, int? expert) = GgufNames.FromHuggingFace(tensor.Name)!.Value;
             items.Add(new PlanItem(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, [source.Tensors.Find(tensor.Name)!])
@@ -56,6 +55,8 @@ public static class PackedPlanner
         List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), .. ownFiles, .. FolderPlanner.Companions(source, context)];
         companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme.ToString(), Conversion.Version, items)));
         if (files.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, files.Index));
+        bool StaysPlain(CanonicalTensor tensor) => options.KeepsPlain && tensor.Shape.Rank > 1 && !(source.Raw.FindStored(tensor.Name) ?? source.Tensors.Find(tensor.Name)!).Type.IsQuantized;
+
         return new ConversionPlan
         {
             Target = target,
@@ -68,16 +69,24 @@ public static class PackedPlanner
         };
     }
 
-    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, FusedUnits units, float largest)
+    /// <summary>The 16-bit type of what stays plain: that of the source's plain matrices, or where all are quantized of its vectors.</summary>
+    private static ElementType PlainType(Checkpoint source)
+    {
+        TensorEntry[] plain = [.. source.Tensors.Tensors.Where(entry => !(source.Raw.FindStored(entry.Name) ?? entry).Type.IsQuantized)];
+        TensorEntry? first = plain.FirstOrDefault(entry => entry.Shape.Rank > 1) ?? plain.FirstOrDefault();
+        return ReferenceEquals(first?.Type, PlainTypes.BF16) ? PlainTypes.BF16 : PlainTypes.F16;
+    }
+
+    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, ElementType scales, FusedUnits units, float largest)
     {
         if (units.Asked(tensor.Name) is { } scheme)
         {
             // A requested type that no row of this length has is shown by that of a group.
-            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, plain, largest) ?? scheme.TypeFor(ShortestRow, plain, largest)!;
+            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, scales, largest) ?? scheme.TypeFor(ShortestRow, scales, largest)!;
             return (requested, units.Packed.Contains(tensor.Name) ? requested : plain);
         }
 
-        if (units.Scheme.PacksAll && tensor.Role is TensorRole.TokenEmbedding or TensorRole.Output && units.Scheme.TypeFor(tensor.Shape.RowLength, plain, largest) is { } whole)
+        if (units.Scheme.PacksAll && tensor.Role is TensorRole.TokenEmbedding or TensorRole.Output && units.Scheme.TypeFor(tensor.Shape.RowLength, scales, largest) is { } whole)
         {
             return (whole, units.Scheme.Layout.Fits(whole, tensor.Shape) ? whole : plain);
         }

@@ -1,3 +1,4 @@
+using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Recipes;
 
@@ -24,6 +25,12 @@ public sealed record QuantizationOptions
 
     /// <summary>Quantizes a source that is quantized already.</summary>
     public bool AllowRequantize { get; init; }
+
+    /// <summary>Matrices that the source has plain stay so in packed folders.</summary>
+    public bool KeepsPlain { get; init; }
+
+    /// <summary>Of scales where a packed layout does not say; null for that of plain tensors.</summary>
+    public ElementType? ScaleType { get; init; }
 
     /// <summary>Cuts the output where the source is cut.</summary>
     public bool KeepSplit { get; init; }

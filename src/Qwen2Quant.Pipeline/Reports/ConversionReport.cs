@@ -8,7 +8,7 @@ namespace Qwen2Quant.Pipeline.Reports;
 /// <param name="RequestedType">What the recipe asked for.</param>
 /// <param name="Rmse">Root of the mean squared error of the stored values against the source's.</param>
 /// <param name="RelativeError">Root of the squared error over the squared values.</param>
-/// <param name="Solver">How the codes were chosen; <c>copy</c> where the bytes were taken over, <c>cast</c> where plain values were stored in another type, <c>rescaled</c> where scales of channels were folded into them.</param>
+/// <param name="Solver">How the codes were chosen; <c>copy</c> where the bytes were taken over, <c>exact</c> where integers were taken over into another layout, <c>cast</c> where plain values were stored in another type, <c>rescaled</c> where scales of channels were folded into them.</param>
 /// <param name="TokensSeen">Tokens behind the importance of its columns or its Hessian, of the least seen expert; absent without either.</param>
 /// <param name="Gptq">What GPTQ did; absent for others.</param>
 public sealed record TensorReport(

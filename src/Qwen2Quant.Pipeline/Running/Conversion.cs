@@ -145,7 +145,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             item.ByteLength,
             sums?.Rmse,
             sums?.RelativeError,
-            item.Target.Tensor.Type.IsQuantized ? written.IsCopy ? "copy" : SolverCatalog.RoundToNearest.Name : ReferenceEquals(written.Parts[0], item.Parts[0]) ? item.IsCopy ? "copy" : "cast" : "rescaled",
+            item.IsExact ? "exact" : item.Target.Tensor.Type.IsQuantized ? written.IsCopy ? "copy" : SolverCatalog.RoundToNearest.Name : ReferenceEquals(written.Parts[0], item.Parts[0]) ? item.IsCopy ? "copy" : "cast" : "rescaled",
             tokensSeen);
         return _solved?.Complete(report, item) ?? report;
     }

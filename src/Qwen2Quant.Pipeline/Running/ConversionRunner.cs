@@ -3,6 +3,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Solving;
@@ -120,17 +121,30 @@ internal sealed class ConversionRunner
         int rowsPerChunk = Math.Clamp(ChunkValues / rowLength, 1, slab.RowCount);
         Span<float> values = Buffers.Take(ref buffers.Values, rowsPerChunk * rowLength);
         ErrorSums sums = new();
+        ExactRows? exact = slab.Item.IsExact ? ExactRows.Create(slab.Part.Type, target, rowLength) : null;
         for (int row = 0; row < slab.RowCount; row += rowsPerChunk)
         {
             int rows = Math.Min(rowsPerChunk, slab.RowCount - row);
             Span<float> chunk = values[..(rows * rowLength)];
             slab.Part.Type.Decode(raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), chunk);
-            if (isCopy) Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
-            else _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk, slab.Importance.Span), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
+            if (isCopy || exact is not null) Verification.RequireFinite(slab.Part, slab.FirstRow + row, rowLength, chunk);
+            if (exact is not null) WriteExactly(exact, slab, raw.Slice(row * sourceRowBytes, rows * sourceRowBytes), encoded.Slice(row * targetRowBytes, rows * targetRowBytes), rows, row);
+            else if (!isCopy) _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk, slab.Importance.Span), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
         Write(slab, index, files, encoded, _source is SolvedOverlay overlay ? overlay.ColumnOrder(slab.Part.Name) : default);
         return sums;
+    }
+
+    private static void WriteExactly(ExactRows exact, Slab slab, ReadOnlySpan<byte> raw, Span<byte> encoded, int rowCount, int firstRow)
+    {
+        (int from, int to) = (raw.Length / rowCount, encoded.Length / rowCount);
+        for (int row = 0; row < rowCount; row++)
+        {
+            if (exact.TryWrite(raw.Slice(row * from, from), encoded.Slice(row * to, to))) continue;
+            // The plan looked at every row.
+            throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read") { Rule = WeightFileRules.FileUnchanged, Tensor = slab.Part.Name, Found = $"row {slab.FirstRow + firstRow + row}", Remedy = "Run again when nothing writes to it." };
+        }
     }
 
     private void Write(Slab slab, int index, IReadOnlyList<IWriteFile> files, Span<byte> encoded, ReadOnlySpan<int> columnOrder)
