@@ -82,6 +82,11 @@ public sealed class Checkpoint : IDisposable
     /// <exception cref="QuantException">HF-70: the configuration does not go with it.</exception>
     public void AttendIn(DualChunkAttention chunks) => Config = (Config with { DualChunkAttention = chunks }).Validated(Location.Path);
 
+    /// <summary>The same files seen as another model: to be closed before this one, which it leaves open.</summary>
+    /// <param name="tensors">All tensors of <paramref name="config"/>'s catalogue.</param>
+    internal Checkpoint Rewritten(Qwen2Config config, ITensorSource tensors) =>
+        new(Location, _files, WeightPaths, config, tensors, CanonicalView.Over(tensors, TensorCatalogue.For(config), Location.Path), () => Tokenizer) { Generation = Generation, CompanionNames = CompanionNames };
+
     /// <summary>A companion file's bytes, or null when the model has none of that name.</summary>
     public byte[]? ReadCompanion(string name, RunContext context)
     {

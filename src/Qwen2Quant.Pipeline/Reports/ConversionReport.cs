@@ -40,6 +40,10 @@ public sealed record FoldReport(string Producer, double Ratio, bool UsesWeights,
 /// <summary>Seconds of the stages: the model, Gram matrices, scales of channels, factoring, choosing codes, and writing the output.</summary>
 public sealed record GptqSeconds(double Forward, double Gram, double Rescale, double Factor, double Solve, double Write);
 
+/// <summary>What merging or splitting gave.</summary>
+/// <param name="Output">Path of the folder or file; of a split one the path of its first part.</param>
+public sealed record ContainerReport(string Output, int Files, int Tensors, long Bytes, double Seconds);
+
 /// <summary>What a conversion did; printed by <c>--json</c> and kept beside the output.</summary>
 /// <param name="Version">Version of this program.</param>
 /// <param name="Source">Name of the source model.</param>
@@ -72,6 +76,7 @@ public sealed record ConversionReport(
     UseStringEnumConverter = true,
     WriteIndented = true)]
 [JsonSerializable(typeof(ConversionReport))]
+[JsonSerializable(typeof(ContainerReport))]
 [JsonSerializable(typeof(CalibrationReport))]
 [JsonSerializable(typeof(InspectionReport))]
 public sealed partial class ReportJson : JsonSerializerContext;

@@ -1,0 +1,82 @@
+using System.Globalization;
+using System.Text.Json;
+using Qwen2Quant.EndToEnd.LlamaCpp;
+using Qwen2Quant.EndToEnd.Support;
+using Qwen2Quant.Tests.Support;
+using Xunit.Abstractions;
+
+namespace Qwen2Quant.EndToEnd.CommandLine;
+
+/// <summary>Packed folders of every layout as a user makes, measures, repacks and undoes them; real llama.cpp agrees on what becomes of them.</summary>
+public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData("awq:w4g64", "AWQ GEMM")]
+    [InlineData("compressed-tensors:W4A16_ASYM-g64", "compressed-tensors")]
+    [InlineData("compressed-tensors:w8a8", "compressed-tensors")]
+    [InlineData("compressed-tensors:FP8_DYNAMIC", "compressed-tensors")]
+    [InlineData("compressed-tensors:NVFP4A16", "compressed-tensors")]
+    [InlineData("mlx:w4g64", "MLX")]
+    public void AFolderIsMadeMeasuredAndUndone(string scheme, string container)
+    {
+        string packed = _folder.File("packed"), plain = _folder.File("plain");
+        JsonElement report = CliCommand.Succeed("quantize", Models.Tiny, "--to", scheme, "--method", "rtn", "--out", packed, "--validate", "builtin:text", "--json").Json();
+        double divergence = report.GetProperty("validation").GetProperty("mean_kld").GetDouble();
+        Assert.InRange(divergence, 1e-6, 0.05);
+        Assert.Contains(container, CliCommand.Succeed("inspect", packed).Output, StringComparison.Ordinal);
+        CliCommand.Succeed("verify", packed);
+        CliCommand.Succeed("dequantize", packed, "--type", "f32", "--out", plain);
+        Assert.False(JsonDocument.Parse(File.ReadAllText(Path.Combine(plain, "config.json"))).RootElement.TryGetProperty("quantization_config", out _));
+        JsonElement same = CliCommand.Succeed("compare", packed, plain, "--data", Texts.HeldOutPath, "--chunks", "4", "--exact", "--json").Json();
+        Assert.InRange(same.GetProperty("mean_kld").GetDouble(), 0, 1e-9);
+        print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{scheme}: {divergence:F5}"));
+    }
+
+    [LlamaTheory]
+    [InlineData("gptq:w4g64", "gguf:Q4_0")]
+    [InlineData("awq:w4g64", "gguf:Q8_0")]
+    [InlineData("compressed-tensors:W8A8", "gguf:Q8_0")]
+    public void LlamaCppFindsThePerplexityOfWhatWasRepacked(string from, string to)
+    {
+        string packed = _folder.File("packed"), output = _folder.File("out.gguf");
+        CliCommand.Succeed("quantize", Models.Tiny, "--to", from, "--samples", "8", "--out", packed);
+        JsonElement report = CliCommand.Succeed("repack", packed, "--to", to, "--out", output, "--json").Json();
+        Assert.Equal(21, report.GetProperty("tensors").EnumerateArray().Count(tensor => tensor.GetProperty("solver").GetString() == "exact"));
+        double ours = CliCommand.Succeed("perplexity", packed, "--data", Texts.HeldOutPath, "--chunks", "4", "--exact", "--json").Json().GetProperty("perplexity").GetDouble();
+        using LlamaModel llama = LlamaModel.Load(output);
+        double theirs = llama.Perplexity(Texts.HeldOut, 4).Value;
+        print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{from} to {to}: {ours:F5} here, {theirs:F5} in llama.cpp"));
+        Assert.InRange(ours / theirs, 0.995, 1.005);
+    }
+
+    [LlamaFact]
+    public void LlamaCppReadsPartsThatWereSplit()
+    {
+        string whole = _folder.File("m.gguf");
+        CliCommand.Succeed("quantize", Models.Tiny, "--to", "gguf:Q8_0", "--out", whole);
+        CliResult split = CliCommand.Succeed("split", whole, "--max-tensors", "9", "--out", _folder.File("parts.gguf"), "--json");
+        Assert.Equal(5, split.Json().GetProperty("files").GetInt32());
+        using LlamaModel one = LlamaModel.Load(whole), parts = LlamaModel.Load(_folder.File("parts-00001-of-00005.gguf"));
+        Assert.Equal(one.Perplexity(Texts.HeldOut, 2).Value, parts.Perplexity(Texts.HeldOut, 2).Value);
+    }
+
+    [Fact]
+    public void WhatCannotBeHeldIsRefused()
+    {
+        string packed = _folder.File("packed");
+        CliCommand.Succeed("quantize", Models.Tiny, "--to", "gptq:w8g64", "--method", "rtn", "--out", packed);
+        CliResult refused = new CliCommand("repack", packed, "--to", "awq:w4g64", "--out", _folder.File("awq")).Run().Expect(3);
+        Assert.Contains("--allow-requantize", refused.Error, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(_folder.File("awq")));
+        CliCommand.Succeed("repack", packed, "--to", "awq:w4g64", "--allow-requantize", "--out", _folder.File("awq"));
+        CliCommand.Succeed("pad", Models.Tiny, "--intermediate-multiple", "768", "--untie", "--out", _folder.File("wide"));
+        double before = Perplexity(Models.Tiny), after = Perplexity(_folder.File("wide"));
+        Assert.Equal(before, after, 1e-6 * before);
+
+        static double Perplexity(string model) => CliCommand.Succeed("perplexity", model, "--data", "builtin:text", "--chunks", "2", "--json").Json().GetProperty("perplexity").GetDouble();
+    }
+}
