@@ -28,6 +28,7 @@ public abstract record PackedScheme
         (GptqScheme.Forms, GptqScheme.Parse),
         (AwqScheme.Forms, AwqScheme.Parse),
         (CtScheme.Forms, CtScheme.Parse),
+        (Fp8Scheme.Forms, Fp8Scheme.Parse),
         (MlxScheme.Forms, MlxScheme.Parse),
     ];
 
@@ -55,6 +56,15 @@ public abstract record PackedScheme
 
     /// <summary>The type of biases of packed modules; null for that of the other plain tensors.</summary>
     public virtual ElementType? BiasType => null;
+
+    /// <summary>The library that reads it first, as the Hub spells that.</summary>
+    public virtual string LibraryName => "transformers";
+
+    /// <summary>Commands that run a folder of that name.</summary>
+    public virtual IEnumerable<string> Commands(string folder) => [$"vllm serve {folder}", $"python -m sglang.launch_server --model-path {folder}"];
+
+    /// <summary>True where tensor-parallel engines cut its matrices.</summary>
+    public virtual bool IsCutInParallel => true;
 
     /// <summary>The readers that the scheme leaves out, a sentence for each group of them.</summary>
     public virtual IEnumerable<string> ReaderNotes => [];

@@ -4,6 +4,7 @@ using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Formats.Safetensors;
+using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
@@ -34,6 +35,7 @@ internal static class QuantizeVerb
         Option<bool> force = ModelOptions.Force();
         Option<bool> strict = ModelOptions.Strict();
         Option<bool> dryRun = ModelOptions.DryRun();
+        Option<bool> modelfile = new("--modelfile") { Description = "Write PATH.Modelfile for Ollama beside the GGUF file" };
         Option<string?> validate = new("--validate") { Description = "Prove the result on a text at once: " + ModelOptions.TextHelp, HelpName = "TEXT" };
         Option<string[]> failAbove = ModelOptions.FailAbove();
         Option<string[]> failBelow = ModelOptions.FailBelow();
@@ -52,7 +54,7 @@ internal static class QuantizeVerb
         verb.Arguments.Add(model);
         verb.Options.Add(output);
         recipes.AddTo(verb);
-        foreach (Option option in new Option[] { effort, shardSize, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { effort, shardSize, modelfile, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
         importance.AddTo(verb);
         windows.AddTo(verb);
         verb.Options.Add(ModelOptions.Memory);
@@ -62,6 +64,7 @@ internal static class QuantizeVerb
             PackedScheme? packed = recipes.ReadPacked(session);
             Recipe? recipe = packed is null ? recipes.ReadRecipe(session) : null;
             if (packed is null && session.Parsed.GetValue(shardSize) is not null) throw new QuantException(ErrorKind.Usage, $"{shardSize.Name} has no meaning for GGUF files") { Remedy = "Leave it out." };
+            if (packed is not null && session.Get(modelfile)) throw new QuantException(ErrorKind.Usage, $"{modelfile.Name} has no meaning for folders") { Remedy = "Leave it out." };
             long maxShardBytes = session.Parsed.GetValue(shardSize) is { } size ? Sizes.Parse(size, shardSize.Name) : SafetensorsPlan.DefaultShardBytes;
             QuantizationOptions quantization = recipes.Read(session, packed);
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
@@ -85,11 +88,16 @@ internal static class QuantizeVerb
             ConversionOptions options = new(packed?.ToString() ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, solving);
             Conversion conversion = new(source, plan, options, session.Context);
             ConversionReport report = conversion.Run();
+            if (session.Get(modelfile) && !report.DryRun)
+            {
+                PendingOutput.PublishSmallFile(session.Context.Files, plan.Target + ".Modelfile", Modelfile.Write(Path.GetFileName(plan.Target), new BpeTokenizer(source.Tokenizer)));
+            }
+
             if (text is not null && !report.DryRun)
             {
                 using Checkpoint published = Checkpoint.Open(plan.Target, session.Context);
                 report = report with { Validation = Proof.Compare(source, published, text, windows.Read(session), session.Context) };
-                conversion.WriteReport(report);
+                conversion.WriteMeasurement(report, text.Name);
             }
 
             session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));

@@ -28,6 +28,14 @@ internal static class CtConfiguration
         },
     };
 
+    /// <summary>Plain fp8: the list of modules that stay plain under the name that vLLM looks for and that of Transformers.</summary>
+    public static JsonObject WriteFp8(FusedUnits units, TensorCatalogue catalogue)
+    {
+        string[] plain = ["lm_head", .. catalogue.Tensors.Where(tensor => tensor.Role is TensorRole.Router or TensorRole.SharedExpertGate || (tensor.Role.IsLayerLinear() && !units.Packed.Contains(tensor.Name))).Select(tensor => PackedLayout.Module(tensor.Name))];
+        JsonArray Names() => new([.. plain.Select(name => (JsonNode?)JsonValue.Create(name))]);
+        return new JsonObject { ["quant_method"] = "fp8", ["activation_scheme"] = "dynamic", ["ignored_layers"] = Names(), ["modules_to_not_convert"] = Names() };
+    }
+
     private static JsonObject Weights(CtScheme scheme)
     {
         CtPreset preset = scheme.Preset;

@@ -48,12 +48,13 @@ public static class PackedPlanner
         }
 
         events.AddRange(scheme.ReaderNotes.Select(note => new QuantEvent("few-readers", $"{scheme}: {note}")));
+        if (scheme.IsCutInParallel) events.AddRange(TensorParallel.Check(source.Config, units));
         SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = scheme.FileFormat }, maxShardBytes);
         items = Place(items, files, scheme);
         JsonObject config = FolderPlanner.Config(source, plain, context);
         IEnumerable<CompanionFile> ownFiles = PackedConfiguration.Apply(scheme, units, source.Tensors.Catalogue, options, config);
         List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), .. ownFiles, .. FolderPlanner.Companions(source, context)];
-        companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme.ToString(), Conversion.Version, items)));
+        companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme.ToString(), Conversion.Version, items, scheme.LibraryName, scheme.Commands(Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(target)))))));
         if (files.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, files.Index));
         bool StaysPlain(CanonicalTensor tensor) => options.KeepsPlain && tensor.Shape.Rank > 1 && !(source.Raw.FindStored(tensor.Name) ?? source.Tensors.Find(tensor.Name)!).Type.IsQuantized;
 

@@ -20,11 +20,11 @@ namespace Qwen2Quant.Pipeline.Running;
 /// <param name="Strict">Refuses a plan with substitutions.</param>
 /// <param name="DryRun">Plans and checks only.</param>
 /// <param name="Effort">How hard encoders look for a small error.</param>
-/// <param name="Gptq">Solves the matrices of layers; null rounds them.</param>
-public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, SolvingJob? Gptq = null)
+/// <param name="Solving">Goes layer by layer over a calibration text; null rounds each value by itself.</param>
+public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, SolvingJob? Solving = null)
 {
     /// <summary>As <c>--method</c> spells it.</summary>
-    public string Method => Gptq?.Method.Name ?? SolverCatalog.RoundToNearest.Name;
+    public string Method => Solving?.Method.Name ?? SolverCatalog.RoundToNearest.Name;
 }
 
 /// <summary>Runs a planned conversion from the opened source to the published, verified output.</summary>
@@ -67,7 +67,7 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
             PendingOutput.CheckTarget(context.Files, target, plan.Kind, options.Force, inputs, plan.ByteLength);
         }
 
-        ModelSolving? solving = options.Gptq is null ? null : ModelSolving.Create(source, plan, options.Gptq, options.Effort, options.Strict, context);
+        ModelSolving? solving = options.Solving is null ? null : ModelSolving.Create(source, plan, options.Solving, options.Effort, options.Strict, context);
         if (options.DryRun) return Report(solving, null);
 
         using SolvedTensors? solved = _solved = solving?.Run();
@@ -93,6 +93,15 @@ public sealed class Conversion(Checkpoint source, ConversionPlan plan, Conversio
     /// <summary>Writes the report beside or into the published output, replacing an older one.</summary>
     public void WriteReport(ConversionReport report) =>
         PendingOutput.PublishSmallFile(context.Files, ReportPath(plan), JsonSerializer.SerializeToUtf8Bytes(report, ReportJson.Default.ConversionReport));
+
+    /// <summary>Writes what was measured of the published output into its report and, of a folder, its card.</summary>
+    public void WriteMeasurement(ConversionReport report, string text)
+    {
+        WriteReport(report);
+        string card = Path.Combine(plan.Target, ModelCard.FileName);
+        if (!plan.IsFolder || !context.Files.FileExists(card)) return;
+        PendingOutput.PublishSmallFile(context.Files, card, ModelCard.WithMeasurement(context.Files.ReadAllBytes(card, context.Limits.JsonFileBytes), report.Validation!, text));
+    }
 
     private IEnumerable<string> InputPaths() =>
         source.Location.Kind == ModelKind.BuiltIn ? [] : [.. source.WeightPaths, source.Location.Path];

@@ -20,6 +20,7 @@ public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
     [InlineData("compressed-tensors:w8a8", "compressed-tensors")]
     [InlineData("compressed-tensors:FP8_DYNAMIC", "compressed-tensors")]
     [InlineData("compressed-tensors:NVFP4A16", "compressed-tensors")]
+    [InlineData("fp8:tensor", "FP8")]
     [InlineData("mlx:w4g64", "MLX")]
     public void AFolderIsMadeMeasuredAndUndone(string scheme, string container)
     {

@@ -125,6 +125,6 @@ public sealed class RescalingConversionTests : IDisposable
         using Checkpoint opened = Checkpoint.Open(source, context);
         ConversionPlan plan = GgufPlanner.PlanQuantization(opened, RecipeBook.BuiltIn.Find("Q4_0")!, new QuantizationOptions { IsSolved = true }, _folder.File(output), context);
         SolvingJob job = new(statistics is null ? Text(context) : null, statistics, Windows, new GptqOptions(), AllExperts: true, Method: SolvingMethod.Find(method));
-        return new Conversion(opened, plan, new ConversionOptions("gguf:Q4_0", Effort: Effort.Fast, Gptq: job), context).Run();
+        return new Conversion(opened, plan, new ConversionOptions("gguf:Q4_0", Effort: Effort.Fast, Solving: job), context).Run();
     }
 }

@@ -22,6 +22,8 @@ public sealed partial record AwqScheme(int GroupSize) : PackedScheme
 
     public override ElementType? BiasType => PlainTypes.F16;
 
+    public override IEnumerable<string> Commands(string folder) => [.. base.Commands(folder), $"text-generation-launcher --model-id {folder}", $"transformers chat {folder}"];
+
     /// <inheritdoc cref="PackedScheme.Parse"/>
     public static new AwqScheme? Parse(string text)
     {

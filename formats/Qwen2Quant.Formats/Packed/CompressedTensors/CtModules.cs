@@ -69,7 +69,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         return new CtIntegerMatrix(module, type, shape, codes, scales, zeros, ReadOrder(module, shape, (int)group));
     }
 
-    private Fp8Matrix ReadFp8(string module, TensorEntry codes, TensorEntry scales, Shape shape, CtWeights weights)
+    private PackedMatrix ReadFp8(string module, TensorEntry codes, TensorEntry scales, Shape shape, CtWeights weights)
     {
         _parts.RequireType(scales, PlainTypes.F16, PlainTypes.BF16, PlainTypes.F32);
         if (weights.BlockStructure is { } block)
@@ -79,9 +79,14 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
             return new Fp8Matrix(module, Fp8Type.Of(block.Columns, scales.Type), shape, codes, scales, block.Rows);
         }
 
-        if (weights.IsPerTensor && scales.Shape.ValueCount != 1) throw _parts.Mismatch(scales, "one value");
-        if (!weights.IsPerTensor) _parts.RequireShape(scales, new Shape(shape[0], 1));
-        return new Fp8Matrix(module, Fp8Type.Of((int)shape[1], scales.Type), shape, codes, scales, weights.IsPerTensor ? (int)shape[0] : 1);
+        if (weights.IsPerTensor)
+        {
+            if (shape[1] % BitFields.WordRun != 0) throw _parts.Mismatch(codes, "inputs of a multiple of 32");
+            return new Fp8TensorMatrix(module, Fp8TensorType.Of(Positive(scales)), shape, codes);
+        }
+
+        _parts.RequireShape(scales, new Shape(shape[0], 1));
+        return new Fp8Matrix(module, Fp8Type.Of((int)shape[1], scales.Type), shape, codes, scales, 1);
     }
 
     private Fp4Matrix ReadNvfp4(string module, TensorEntry codes, TensorEntry scales, Shape shape)
@@ -91,10 +96,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         _parts.RequireShape(scales, new Shape(shape[0], shape[1] / Nvfp4Type.GroupLength));
         TensorEntry divisor = _parts.Get(module, DivisorSuffix);
         _parts.RequireType(divisor, PlainTypes.F32);
-        if (divisor.Shape.ValueCount != 1) throw _parts.Mismatch(divisor, "one value");
-        float[] value = source.ReadAll(divisor);
-        if (!(value[0] > 0 && float.IsFinite(value[0]))) throw new QuantException(ErrorKind.InvalidInput, "the global scale of a module is not positive") { Rule = PackedRules.Shapes, Path = path, Tensor = divisor.Name, Found = $"{value[0]}" };
-        return new Fp4Matrix(module, Nvfp4Type.Of(value[0]), shape, codes, scales);
+        return new Fp4Matrix(module, Nvfp4Type.Of(Positive(divisor)), shape, codes, scales);
     }
 
     private Fp4Matrix ReadMxfp4(string module, TensorEntry codes, TensorEntry scales, Shape shape)
@@ -104,6 +106,15 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         if (shape[1] % type.ValuesPerBlock != 0) throw _parts.Mismatch(codes, $"inputs in whole groups of {type.ValuesPerBlock}");
         _parts.RequireShape(scales, new Shape(shape[0], shape[1] / type.ValuesPerBlock));
         return new Fp4Matrix(module, type, shape, codes, scales);
+    }
+
+    /// <summary>The one value of a tensor, which scales everything.</summary>
+    private float Positive(TensorEntry entry)
+    {
+        if (entry.Shape.ValueCount != 1) throw _parts.Mismatch(entry, "one value");
+        float value = source.ReadAll(entry)[0];
+        if (value > 0 && float.IsFinite(value)) return value;
+        throw new QuantException(ErrorKind.InvalidInput, "the scale of a module is not positive") { Rule = PackedRules.Shapes, Path = path, Tensor = entry.Name, Found = $"{value}" };
     }
 
     private void CheckShape(string module, Shape shape)

@@ -3,7 +3,7 @@ using Qwen2Quant.Formats.Packed.Float;
 
 namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 
-/// <summary>E4M3 bytes [O, I] under scales: one, one for each output, or one for each tile.</summary>
+/// <summary>E4M3 bytes [O, I] under scales: one for each output, or one for each tile.</summary>
 /// <param name="rowsPerScale">Outputs that share a scale.</param>
 internal sealed class Fp8Matrix(string module, Fp8Type type, Shape shape, TensorEntry codes, TensorEntry scales, int rowsPerScale) : PackedMatrix(module + ModuleParts.WeightSuffix, type, shape, codes)
 {
@@ -28,4 +28,10 @@ internal sealed class Fp8Matrix(string module, Fp8Type type, Shape shape, Tensor
             }
         }
     }
+}
+
+/// <summary>E4M3 bytes [O, I] under one scale.</summary>
+internal sealed class Fp8TensorMatrix(string module, Fp8TensorType type, Shape shape, TensorEntry codes) : PackedMatrix(module + ModuleParts.WeightSuffix, type, shape, codes)
+{
+    public override void ReadRows(ITensorSource source, int firstRow, int rowCount, Span<byte> rows) => source.ReadRaw(Codes, firstRow * Shape[1], rows);
 }

@@ -15,12 +15,6 @@ public sealed class Fp8Type : ElementType, IBlockCodec
 {
     private static readonly ConcurrentDictionary<(int, ElementType), Fp8Type> Known = new();
 
-    /// <summary>The finite codes in the order of their values, and the place of each there; minus zero lies before zero.</summary>
-    private static readonly byte[] Sorted = [.. Enumerable.Range(0, 256).Where(code => (code & 0x7F) != 0x7F).OrderBy(code => Float8.FromE4M3((byte)code)).ThenByDescending(code => code).Select(code => (byte)code)];
-    private static readonly byte[] Places = [.. Enumerable.Range(0, 256).Select(code => (byte)Math.Max(Array.IndexOf(Sorted, (byte)code), 0))];
-    private static readonly float[] Table = [.. Sorted.Select(Float8.FromE4M3)];
-    private static readonly float[] Values = [.. Enumerable.Range(0, 256).Select(code => Float8.FromE4M3((byte)code))];
-
     private Fp8Type(int groupLength, ElementType scaleType) => (GroupLength, ScaleType) = (groupLength, scaleType);
 
     /// <summary>Values that share a scale, up to a whole row.</summary>
@@ -35,7 +29,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
     public override bool CanEncode => true;
     public override float LargestMagnitude => ReferenceEquals(ScaleType, PlainTypes.F16) ? 65504f * 64 : float.MaxValue / 2;
 
-    public GridShape Shape => new(GroupLength, GroupLength, 1, Sorted.Length, 1);
+    public GridShape Shape => new(GroupLength, GroupLength, 1, Fp8Codes.Table.Length, 1);
 
     /// <exception cref="ArgumentException">There is no such type.</exception>
     public static Fp8Type Of(int groupLength, ElementType scaleType)
@@ -53,7 +47,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
             ReadOnlySpan<byte> block = blocks.Slice(group * BytesPerBlock, BytesPerBlock), codes = block[ScaleType.BytesPerBlock..];
             float scale = ScaleOf(block);
             Span<float> to = values.Slice(group * GroupLength, GroupLength);
-            for (int i = 0; i < to.Length; i++) to[i] = scale * Values[codes[i]];
+            for (int i = 0; i < to.Length; i++) to[i] = scale * Fp8Codes.Values[codes[i]];
         }
     }
 
@@ -79,7 +73,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
         parameters[0] = Store(0, largest == 0 ? 1 : largest / Float8.LargestE4M3);
     }
 
-    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, parameters[0], Sorted.Length, 0, Table);
+    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, parameters[0], Fp8Codes.Table.Length, 0, Fp8Codes.Table);
 
     /// <summary>Never zero: readers may divide by it.</summary>
     public float Store(int parameter, float value)
@@ -97,14 +91,14 @@ public sealed class Fp8Type : ElementType, IBlockCodec
     {
         WriteScale(parameters[0], block);
         Span<byte> to = block[ScaleType.BytesPerBlock..];
-        for (int i = 0; i < codes.Length; i++) to[i] = Sorted[codes[i]];
+        for (int i = 0; i < codes.Length; i++) to[i] = Fp8Codes.Sorted[codes[i]];
     }
 
     public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
     {
         parameters[0] = ScaleOf(block);
         ReadOnlySpan<byte> from = block[ScaleType.BytesPerBlock..];
-        for (int i = 0; i < codes.Length; i++) codes[i] = Places[from[i]];
+        for (int i = 0; i < codes.Length; i++) codes[i] = Fp8Codes.Places[from[i]];
     }
 
     private float ScaleOf(ReadOnlySpan<byte> block)

@@ -33,7 +33,9 @@ public sealed class Nvfp4Type : ElementType, IBlockCodec
     public override int ValuesPerBlock => GroupLength;
     public override int BytesPerBlock => 1 + (GroupLength / 2);
     public override bool CanEncode => true;
-    public override float LargestMagnitude => Float8.LargestE4M3 * LargestCode / Divisor * 1.0001f;
+
+    /// <summary>Values beyond the range of the planned scale become its end, as they may where they are rescaled after the plan.</summary>
+    public override float LargestMagnitude => float.MaxValue / 4;
 
     public GridShape Shape => new(GroupLength, GroupLength, 1, Table.Length, 1);
 

@@ -26,6 +26,8 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
 
     public override ElementType? BiasType => PlainTypes.F16;
 
+    public override IEnumerable<string> Commands(string folder) => [.. base.Commands(folder), $"text-generation-launcher --model-id {folder}", $"transformers chat {folder}"];
+
     public override IEnumerable<string> ReaderNotes
     {
         get

@@ -27,6 +27,12 @@ public sealed partial record MlxScheme(int Bits, int GroupSize) : PackedScheme
 
     public override bool PacksAll => true;
 
+    public override string LibraryName => "mlx";
+
+    public override bool IsCutInParallel => false;
+
+    public override IEnumerable<string> Commands(string folder) => [$"mlx_lm.generate --model {folder} --prompt \"...\"", $"mlx_lm.server --model {folder}"];
+
     /// <inheritdoc cref="PackedScheme.Parse"/>
     public static new MlxScheme? Parse(string text) => text.StartsWith(Prefix, StringComparison.OrdinalIgnoreCase) ? Read(text[Prefix.Length..], text, Forms) : null;
 
