@@ -20,6 +20,11 @@ public enum ColumnVisits
     PermutedGroups,
 }
 
+/// <summary>What a type may depend on besides shapes.</summary>
+/// <param name="Weights">The largest magnitude of the matrices that readers fuse, where <see cref="PackedScheme.NeedsLargest"/> is true.</param>
+/// <param name="Inputs">That of what they take, where <see cref="PackedScheme.NeedsInputs"/> is true.</param>
+public readonly record struct Magnitudes(float Weights, float Inputs);
+
 /// <summary>A packed checkpoint as <c>--to</c> spells it: which type its matrices get and how they lie in the folder. <see cref="object.ToString"/> gives the spelling.</summary>
 public abstract record PackedScheme
 {
@@ -54,6 +59,9 @@ public abstract record PackedScheme
     /// <summary>True when the type of a matrix depends on the largest magnitude of the matrices that readers fuse it with.</summary>
     public virtual bool NeedsLargest => false;
 
+    /// <summary>True when the type of a matrix depends on the largest magnitude of its inputs, which a calibration text shows.</summary>
+    public virtual bool NeedsInputs => false;
+
     /// <summary>The type of biases of packed modules; null for that of the other plain tensors.</summary>
     public virtual ElementType? BiasType => null;
 
@@ -79,6 +87,5 @@ public abstract record PackedScheme
 
     /// <summary>The element type of a matrix with rows of that length; null where the scheme has none.</summary>
     /// <param name="plain">Type of plain tensors, which scales of some layouts have too.</param>
-    /// <param name="largest">The largest magnitude, where <see cref="NeedsLargest"/> is true.</param>
-    public abstract ElementType? TypeFor(long rowLength, ElementType plain, float largest);
+    public abstract ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest);
 }

@@ -5,6 +5,7 @@ using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Packed;
+using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Solving;
@@ -100,6 +101,18 @@ internal sealed class ImportanceOptionSet
         if (argument is null && statistics is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
         EvaluationText? text = statistics is null ? EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput()) : null;
         return new SolvingJob(text, statistics, _windows.Read(session, windows), GptqOptions.For(effort) with { Damping = damping, Shrinkage = shrinkage, ActivationOrder = scheme is not { Visits: ColumnVisits.Natural }, PermutesColumns = scheme is { Visits: ColumnVisits.PermutedGroups } }, session.Get(_allExperts), session.Get(_resume), method, smoothing);
+    }
+
+    /// <summary>The largest inputs on the calibration text, for schemes that store scales of inputs; null for others.</summary>
+    /// <exception cref="QuantException">Usage: the method changes inputs after they are looked at.</exception>
+    public IReadOnlyDictionary<LinearInput, float>? ReadLargestInputs(Session session, PackedScheme? scheme, SolvingJob? job, Checkpoint source, WindowOptionSet windows, bool dryRun)
+    {
+        if (scheme is not { NeedsInputs: true }) return null;
+        if (job is { Method.Rescaling: not Rescaling.None }) throw new QuantException(ErrorKind.Usage, $"{job.Method.Name} rescales inputs, whose scales {scheme} stores") { Remedy = "Use --method rtn or gptq, or a scheme with dynamic activations." };
+        if (dryRun) return new Dictionary<LinearInput, float>(source.Tensors.Catalogue.Tensors.Select(LinearInput.Of).OfType<LinearInput>().Distinct().Select(input => KeyValuePair.Create(input, 1f)));
+        string? argument = session.Parsed.GetValue(_calibration);
+        if (argument is null && job is null) session.Context.Events.Report(new QuantEvent("default-calibration", "no --calibration was given: the text is builtin:calibration"));
+        return DiagonalCalibration.CollectLargest(source, EvaluationText.Load(session.Context.Files, argument ?? "builtin:calibration", Console.OpenStandardInput()), _windows.Read(session, windows), session.Context);
     }
 
     private Imatrix Collect(Session session, Checkpoint source, string argument, WindowOptionSet windows, bool dryRun)

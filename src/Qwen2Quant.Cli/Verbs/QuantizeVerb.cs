@@ -82,6 +82,7 @@ internal static class QuantizeVerb
             Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
             SolvingJob? solving = importance.ReadSolving(session, packed, windows, chosen);
             quantization = quantization with { IsSolved = solving is not null, Damping = solving?.Options.Damping ?? 0.01, Importance = importance.Read(session, solving is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
+            quantization = quantization with { LargestInputs = importance.ReadLargestInputs(session, packed, solving, source, windows, session.Get(dryRun)) };
             ConversionPlan plan = packed is null
                 ? GgufPlanner.PlanQuantization(source, recipe!, quantization, session.Get(output), session.Context)
                 : PackedPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);

@@ -45,6 +45,9 @@ public sealed class ActivationMaxima(int threads) : IActivationObserver
         peak.RowCount += rowCount;
     }
 
+    /// <summary>The largest magnitude of each input.</summary>
+    public IReadOnlyDictionary<LinearInput, float> Largest => _peaks.ToDictionary(pair => pair.Key, pair => pair.Value.MaxAbs);
+
     /// <summary>What was seen, in the order of the model; an event for each input that half precision cannot hold, or nearly not.</summary>
     /// <param name="windows">The windows that were run, all of them and in order.</param>
     public IReadOnlyList<ActivationMaximum> Report(WindowPlan windows, IEventSink events)

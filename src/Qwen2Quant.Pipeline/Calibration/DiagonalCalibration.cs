@@ -2,6 +2,7 @@ using System.Globalization;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Formats.Gguf;
+using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Proving;
@@ -44,6 +45,18 @@ public static class DiagonalCalibration
         Imatrix imatrix = new(collector.Entries(checkpoint.Tensors.Catalogue, options.ProcessOutput), [text.Name], windows.WindowCount, options.Context);
         imatrix.Check(checkpoint.Location.DisplayName);
         return (imatrix, perplexity with { Activations = maxima.Report(windows, context.Events) });
+    }
+
+    /// <summary>The largest magnitude of each linear input on the same windows.</summary>
+    /// <exception cref="QuantException">As for <see cref="Collect"/>.</exception>
+    public static IReadOnlyDictionary<LinearInput, float> CollectLargest(Checkpoint checkpoint, EvaluationText text, CalibrationOptions options, RunContext context)
+    {
+        ActivationMaxima maxima = new(context.Threads);
+        LoadedModel model = LoadedModel.ForWindows(checkpoint, context, maxima);
+        WindowPlan windows = Windows(model.Tokenizer, text, options, context);
+        RunOptions run = LoadedModel.Prepare([model], windows, context);
+        PerplexityRun.Run(model, windows, run with { Title = "calibrating" }, context.Cancellation);
+        return maxima.Largest;
     }
 
     /// <summary>What <see cref="Collect"/> would give but for the sums and the experts' counts, at the cost of cutting the text.</summary>

@@ -22,7 +22,7 @@ internal static class CtConfiguration
             {
                 ["targets"] = new JsonArray("Linear"),
                 ["weights"] = Weights(scheme),
-                ["input_activations"] = scheme.Preset.Activations is { } type ? Arguments(8, type, "token", null, isDynamic: true, null) : null,
+                ["input_activations"] = scheme.Preset.Activations is { } type ? Arguments(8, type, scheme.Preset.IsStatic ? "tensor" : "token", null, isDynamic: !scheme.Preset.IsStatic, null) : null,
                 ["output_activations"] = null,
             },
         },
@@ -39,8 +39,8 @@ internal static class CtConfiguration
     private static JsonObject Weights(CtScheme scheme)
     {
         CtPreset preset = scheme.Preset;
-        string strategy = scheme.NeedsLargest ? "tensor_group" : scheme.GroupSize == -1 ? "channel" : "group";
-        JsonObject weights = Arguments(preset.Bits, preset.IsFloat ? "float" : "int", strategy, scheme.GroupSize == -1 ? null : scheme.GroupSize, isDynamic: false, scheme.Visits == ColumnVisits.Natural ? null : "weight");
+        string strategy = scheme.GroupSize switch { 0 => "tensor", -1 => "channel", _ => scheme.NeedsLargest ? "tensor_group" : "group" };
+        JsonObject weights = Arguments(preset.Bits, preset.IsFloat ? "float" : "int", strategy, scheme.GroupSize <= 0 ? null : scheme.GroupSize, isDynamic: false, scheme.Visits == ColumnVisits.Natural ? null : "weight");
         weights["symmetric"] = preset.IsSymmetric;
         return weights;
     }

@@ -24,13 +24,13 @@ public static class PackedPlanner
     {
         ElementType plain = PlainType(source), scales = options.ScaleType ?? plain;
         List<QuantEvent> events = [];
-        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => !StaysPlain(tensor) && asked.TypeFor(tensor.Shape.RowLength, scales, 1) is { } type && asked.Layout.Fits(type, tensor.Shape));
+        FusedUnits units = new(source.Tensors.Catalogue, scheme, options.Modules, (tensor, asked) => !StaysPlain(tensor) && asked.TypeFor(tensor.Shape.RowLength, scales, new Magnitudes(1, 1)) is { } type && asked.Layout.Fits(type, tensor.Shape));
         IReadOnlyDictionary<string, float> largest = units.FindLargest(source.Tensors, context);
         List<PlanItem> items = [];
         List<OutputTensor> outputs = [];
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
         {
-            (ElementType requested, ElementType actual) = StaysPlain(tensor) ? (plain, plain) : Choose(tensor, plain, scales, units, largest.GetValueOrDefault(tensor.Name));
+            (ElementType requested, ElementType actual) = StaysPlain(tensor) ? (plain, plain) : Choose(tensor, plain, scales, units, new Magnitudes(largest.GetValueOrDefault(tensor.Name), LargestInput(tensor, options)));
             if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name) ?? scheme, actual));
             (string name, int? expert) = GgufNames.FromHuggingFace(tensor.Name)!.Value;
             items.Add(new PlanItem(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, [source.Tensors.Find(tensor.Name)!])
@@ -78,7 +78,14 @@ public static class PackedPlanner
         return ReferenceEquals(first?.Type, PlainTypes.BF16) ? PlainTypes.BF16 : PlainTypes.F16;
     }
 
-    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, ElementType scales, FusedUnits units, float largest)
+    /// <summary>Experts that saw no token take the largest of all tokens; 0 where no inputs were looked at.</summary>
+    private static float LargestInput(CanonicalTensor tensor, QuantizationOptions options)
+    {
+        if (options.LargestInputs is not { } known || LinearInput.Of(tensor) is not { } input) return 0;
+        return known.TryGetValue(input, out float largest) ? largest : known.Where(pair => pair.Key.Layer == input.Layer && (pair.Key.Kind == input.Kind || pair.Key.Kind == LinearInputKind.FeedForward)).Max(pair => pair.Value);
+    }
+
+    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, ElementType scales, FusedUnits units, Magnitudes largest)
     {
         if (units.Asked(tensor.Name) is { } scheme)
         {

@@ -1,4 +1,5 @@
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Recipes;
 
@@ -31,6 +32,9 @@ public sealed record QuantizationOptions
 
     /// <summary>Of scales where a packed layout does not say; null for that of plain tensors.</summary>
     public ElementType? ScaleType { get; init; }
+
+    /// <summary>The largest magnitude of each linear input, for schemes that store scales of inputs.</summary>
+    public IReadOnlyDictionary<LinearInput, float>? LargestInputs { get; init; }
 
     /// <summary>Cuts the output where the source is cut.</summary>
     public bool KeepSplit { get; init; }

@@ -102,13 +102,8 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
     [InlineData("Q4_K_M")]
     [InlineData("Q2_K")]
     [InlineData("Q3_K_M")]
-    [InlineData("Q4_0")]
-    [InlineData("Q5_1")]
-    [InlineData("Q6_K")]
-    [InlineData("Q8_0")]
     [InlineData("IQ4_XS")]
     [InlineData("IQ3_S")]
-    [InlineData("IQ2_XXS")]
     [InlineData("IQ1_M")]
     public void LlamaCppFindsTheSamePerplexity(string preset)
     {

@@ -17,15 +17,13 @@ public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
     [Theory]
     [InlineData("awq:w4g64", "AWQ GEMM")]
     [InlineData("compressed-tensors:W4A16_ASYM-g64", "compressed-tensors")]
-    [InlineData("compressed-tensors:w8a8", "compressed-tensors")]
-    [InlineData("compressed-tensors:FP8_DYNAMIC", "compressed-tensors")]
-    [InlineData("compressed-tensors:NVFP4A16", "compressed-tensors")]
+    [InlineData("compressed-tensors:FP8", "compressed-tensors")]
     [InlineData("fp8:tensor", "FP8")]
     [InlineData("mlx:w4g64", "MLX")]
     public void AFolderIsMadeMeasuredAndUndone(string scheme, string container)
     {
         string packed = _folder.File("packed"), plain = _folder.File("plain");
-        JsonElement report = CliCommand.Succeed("quantize", Models.Tiny, "--to", scheme, "--method", "rtn", "--out", packed, "--validate", "builtin:text", "--json").Json();
+        JsonElement report = CliCommand.Succeed("quantize", Models.Tiny, "--to", scheme, "--method", "rtn", "--out", packed, "--validate", "builtin:text", "--chunks", "4", "--json").Json();
         double divergence = report.GetProperty("validation").GetProperty("mean_kld").GetDouble();
         Assert.InRange(divergence, 1e-6, 0.05);
         Assert.Contains(container, CliCommand.Succeed("inspect", packed).Output, StringComparison.Ordinal);
@@ -52,6 +50,24 @@ public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
         double theirs = llama.Perplexity(Texts.HeldOut, 4).Value;
         print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{from} to {to}: {ours:F5} here, {theirs:F5} in llama.cpp"));
         Assert.InRange(ours / theirs, 0.995, 1.005);
+    }
+
+    /// <summary>Checkpoints that others wrote, as GGUF in single precision.</summary>
+    [LlamaTheory(Shared = true)]
+    [InlineData("autoawq-g128")]
+    [InlineData("gptqmodel-moe-g128-4bit")]
+    [InlineData("llmcompressor-FP8_DYNAMIC")]
+    [InlineData("llmcompressor-NVFP4A16")]
+    [InlineData("mlx-w3g32")]
+    public void LlamaCppFindsThePerplexityOfGoldens(string folder)
+    {
+        string golden = SharedData.Path($"models/golden/{folder}"), output = _folder.File("out.gguf");
+        CliCommand.Succeed("convert", golden, "--to", "gguf", "--type", "f32", "--out", output);
+        double ours = CliCommand.Succeed("perplexity", golden, "--data", Texts.HeldOutPath, "--chunks", "4", "--exact", "--json").Json().GetProperty("perplexity").GetDouble();
+        using LlamaModel llama = LlamaModel.Load(output);
+        double theirs = llama.Perplexity(Texts.HeldOut, 4).Value;
+        print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{folder}: {ours:F5} here, {theirs:F5} in llama.cpp"));
+        Assert.InRange(ours / theirs, 0.999, 1.001);
     }
 
     [LlamaFact]

@@ -33,7 +33,7 @@ public sealed partial record AwqScheme(int GroupSize) : PackedScheme
         return new AwqScheme(int.Parse(match.Groups["group"].ValueSpan, CultureInfo.InvariantCulture));
     }
 
-    public override ElementType? TypeFor(long rowLength, ElementType plain, float largest)
+    public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
     {
         long group = GroupSize == -1 ? rowLength : GroupSize;
         return group is 0 or > int.MaxValue || group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(4, (int)group, isSymmetric: false, PlainTypes.F16);

@@ -31,6 +31,10 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
                 ];
                 if (!grid.IsSymmetric) parts.Add(new(module + CtModules.ZerosSuffix, PlainTypes.I32, new Shape(rows / perWord, groups[1])));
                 return parts;
+            case Fp8TensorType fp8:
+                List<OutputTensor> scaled = [new(name, PlainTypes.F8E4M3, shape), new(module + CtModules.ScaleSuffix, fp8.ScaleType, new Shape(1))];
+                if (fp8.InputScale > 0) scaled.Add(new(module + CtModules.InputScaleSuffix, fp8.ScaleType, new Shape(1)));
+                return scaled;
             case Fp8Type fp8:
                 return [new(name, PlainTypes.F8E4M3, shape), new(module + CtModules.ScaleSuffix, fp8.ScaleType, groups)];
             case Nvfp4Type:
@@ -56,6 +60,13 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
         public void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
         {
             if (!columnOrder.IsEmpty) throw new ArgumentException("the layout keeps columns in their order", nameof(columnOrder));
+            if (type is Fp8TensorType fp8Tensor)
+            {
+                WritePart(files, 0, firstRow * shape[1], rows);
+                if (firstRow == 0) WriteScales(files, fp8Tensor);
+                return;
+            }
+
             int blockBytes = type.BytesPerBlock, blockCount = rows.Length / blockBytes, groups = (int)(shape[1] / type.ValuesPerBlock), rowCount = blockCount / groups;
             int scaleBytes = type switch { IntegerGridType => sizeof(ushort), Fp8Type fp8 => fp8.ScaleType.BytesPerBlock, _ => 1 };
             int codesOffset = type is IntegerGridType grid ? grid.CodesOffset : scaleBytes, codeBytes = blockBytes - codesOffset;
@@ -74,6 +85,17 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
             WritePart(files, 1, firstRow * groups * scaleBytes, scales);
             if (type is IntegerGridType { IsSymmetric: false } asymmetric) WriteZeros(files, asymmetric, firstRow, rowCount, groups, rows);
             if (firstRow == 0) WriteConstants(files);
+        }
+
+        private void WriteScales(IReadOnlyList<IWriteFile> files, Fp8TensorType fp8)
+        {
+            byte[] stored = new byte[fp8.ScaleType.BytesPerBlock];
+            foreach ((int part, float scale) in new[] { (1, fp8.Scale), (2, fp8.InputScale) })
+            {
+                if (part == parts.Count) return;
+                fp8.ScaleType.EncodeRow([scale], default, Core.Encoding.Effort.Reference, stored);
+                WritePart(files, part, 0, stored);
+            }
         }
 
         private void WriteZeros(IReadOnlyList<IWriteFile> files, IntegerGridType grid, long firstRow, int rowCount, int groups, ReadOnlySpan<byte> rows)

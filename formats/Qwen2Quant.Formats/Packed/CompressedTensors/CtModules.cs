@@ -8,9 +8,9 @@ namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 /// <summary>Finds the packed modules of a compressed-tensors checkpoint and checks them: rules PK-2 to PK-4.</summary>
 public sealed class CtModules(ITensorSource source, CtSettings settings, string path) : IPackedModules
 {
-    internal const string PackedSuffix = ".weight_packed", ShapeSuffix = ".weight_shape", ZerosSuffix = ".weight_zero_point", GroupsSuffix = ".weight_g_idx", DivisorSuffix = ".weight_global_scale", ScaleSuffix = ".weight_scale";
+    internal const string PackedSuffix = ".weight_packed", ShapeSuffix = ".weight_shape", ZerosSuffix = ".weight_zero_point", GroupsSuffix = ".weight_g_idx", DivisorSuffix = ".weight_global_scale", ScaleSuffix = ".weight_scale", InputScaleSuffix = ".input_scale";
 
-    private static readonly string[] OtherSuffixes = [ShapeSuffix, ZerosSuffix, GroupsSuffix, DivisorSuffix, ".input_scale", ".input_global_scale", ".input_zero_point"];
+    private static readonly string[] OtherSuffixes = [ShapeSuffix, ZerosSuffix, GroupsSuffix, DivisorSuffix, InputScaleSuffix, ".input_global_scale", ".input_zero_point"];
 
     private readonly ModuleParts _parts = new(source, path, "num_bits, group_size and strategy");
 
@@ -82,7 +82,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         if (weights.IsPerTensor)
         {
             if (shape[1] % BitFields.WordRun != 0) throw _parts.Mismatch(codes, "inputs of a multiple of 32");
-            return new Fp8TensorMatrix(module, Fp8TensorType.Of(Positive(scales)), shape, codes);
+            return new Fp8TensorMatrix(module, Fp8TensorType.Of(Positive(scales), scales.Type, _parts.Find(module + InputScaleSuffix) is { } inputs ? Positive(inputs) : 0), shape, codes);
         }
 
         _parts.RequireShape(scales, new Shape(shape[0], 1));

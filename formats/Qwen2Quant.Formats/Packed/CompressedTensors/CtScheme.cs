@@ -10,10 +10,11 @@ namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 /// <summary>What a preset of llm-compressor stores.</summary>
 /// <param name="Name">As llm-compressor spells it.</param>
 /// <param name="Format">The configuration's <c>format</c>.</param>
-/// <param name="GroupSize">Of the preset; -1 for whole rows.</param>
+/// <param name="GroupSize">Of the preset; -1 for whole rows, 0 for whole matrices.</param>
 /// <param name="HasGroups">Another group size may be asked for.</param>
-/// <param name="Activations">int or float where activations are quantized to 8 bits token by token as they come, else null.</param>
-public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat, bool IsSymmetric, int GroupSize, bool HasGroups, string? Activations)
+/// <param name="Activations">int or float where activations are quantized to 8 bits, else null.</param>
+/// <param name="IsStatic">By a scale that is stored; else token by token as they come.</param>
+public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat, bool IsSymmetric, int GroupSize, bool HasGroups, string? Activations, bool IsStatic = false)
 {
     public static IReadOnlyList<CtPreset> All { get; } =
     [
@@ -21,6 +22,7 @@ public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat
         new("W4A16_ASYM", "pack-quantized", 4, false, false, 128, true, null),
         new("W8A16", "pack-quantized", 8, false, true, 128, true, null),
         new("W8A8", "int-quantized", 8, false, true, -1, false, "int"),
+        new("FP8", "float-quantized", 8, true, true, 0, false, "float", IsStatic: true),
         new("FP8_DYNAMIC", "float-quantized", 8, true, true, -1, false, "float"),
         new("NVFP4A16", "nvfp4-pack-quantized", 4, true, true, Nvfp4Type.GroupLength, false, null),
         new("MXFP4A16", "mxfp4-pack-quantized", 4, true, true, 32, false, null),
@@ -46,7 +48,11 @@ public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisi
 
     public override ColumnVisits Visits { get; } = Visits;
 
-    public override bool NeedsLargest => Preset.Format.StartsWith("nvfp4", StringComparison.Ordinal);
+    public override bool NeedsLargest => IsNvfp4 || GroupSize == 0;
+
+    public override bool NeedsInputs => Preset.IsStatic;
+
+    private bool IsNvfp4 => Preset.Format.StartsWith("nvfp4", StringComparison.Ordinal);
 
     /// <inheritdoc cref="PackedScheme.Parse"/>
     public static new CtScheme? Parse(string text)
@@ -59,11 +65,12 @@ public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisi
         return new CtScheme(preset, hasGroup ? int.Parse(match.Groups["group"].ValueSpan, CultureInfo.InvariantCulture) : preset.GroupSize, isOrdered ? ColumnVisits.Activation : ColumnVisits.Natural);
     }
 
-    public override ElementType? TypeFor(long rowLength, ElementType plain, float largest)
+    public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
     {
+        if (GroupSize == 0) return Fp8TensorType.Fitting(largest.Weights, plain, largest.Inputs);
         long group = GroupSize == -1 ? rowLength : GroupSize;
         if (group is 0 or > int.MaxValue) return null;
-        if (NeedsLargest) return Nvfp4Type.Of(largest > 0 ? Core.Numerics.Float8.LargestE4M3 * 6 / largest : 1);
+        if (IsNvfp4) return Nvfp4Type.Of(largest.Weights > 0 ? Core.Numerics.Float8.LargestE4M3 * 6 / largest.Weights : 1);
         if (Preset.Format.StartsWith("mxfp4", StringComparison.Ordinal)) return Mxfp4;
         if (Preset.IsFloat) return Fp8Type.Of((int)group, plain);
         return group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Preset.Bits, (int)group, Preset.IsSymmetric, plain);

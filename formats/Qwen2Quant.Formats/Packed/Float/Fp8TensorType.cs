@@ -11,11 +11,17 @@ public sealed class Fp8TensorType : ElementType, IBlockCodec
     /// <summary>Values handled together; nothing else depends on it.</summary>
     private const int Run = 32;
 
-    private static readonly ConcurrentDictionary<float, Fp8TensorType> Known = new();
+    private static readonly ConcurrentDictionary<(float, ElementType, float), Fp8TensorType> Known = new();
 
-    private Fp8TensorType(float scale) => Scale = scale;
+    private Fp8TensorType(float scale, ElementType scaleType, float inputScale) => (Scale, ScaleType, InputScale) = (scale, scaleType, inputScale);
 
     public float Scale { get; }
+
+    /// <summary>How the scales are stored: F16, BF16 or F32.</summary>
+    public ElementType ScaleType { get; }
+
+    /// <summary>The scale of the inputs, for readers that quantize these by it; 0 where they find one as they go.</summary>
+    public float InputScale { get; }
 
     public override string Name => "FP8_TENSOR";
     public override int ValuesPerBlock => Run;
@@ -28,7 +34,21 @@ public sealed class Fp8TensorType : ElementType, IBlockCodec
     public GridShape Shape => new(Run, Run, 1, Fp8Codes.Table.Length, 0);
 
     /// <exception cref="ArgumentException">The scale is not positive.</exception>
-    public static Fp8TensorType Of(float scale) => scale > 0 && float.IsFinite(scale) ? Known.GetOrAdd(scale, static key => new Fp8TensorType(key)) : throw new ArgumentException($"a scale of {scale}", nameof(scale));
+    public static Fp8TensorType Of(float scale, ElementType scaleType, float inputScale = 0) =>
+        scale > 0 && float.IsFinite(scale) ? Known.GetOrAdd((scale, scaleType, inputScale), static key => new Fp8TensorType(key.Item1, key.Item2, key.Item3)) : throw new ArgumentException($"a scale of {scale}", nameof(scale));
+
+    /// <summary>For the largest magnitudes of weights and, unless 0, of inputs; scales are those that the type of scales can hold.</summary>
+    public static Fp8TensorType Fitting(float largest, ElementType scaleType, float largestInput = 0) => Of(Stored(largest, scaleType), scaleType, largestInput > 0 ? Stored(largestInput, scaleType) : 0);
+
+    private static float Stored(float largest, ElementType scaleType)
+    {
+        Span<float> scale = [largest > 0 ? largest / Float8.LargestE4M3 : 1];
+        if (ReferenceEquals(scaleType, PlainTypes.F32)) return scale[0];
+        Span<byte> bytes = stackalloc byte[scaleType.BytesPerBlock];
+        scaleType.EncodeRow(scale, default, Effort.Reference, bytes);
+        scaleType.Decode(bytes, scale);
+        return Math.Max(scale[0], 1f / (1 << 24));
+    }
 
     public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
     {

@@ -61,7 +61,7 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
     }
 
     /// <summary>The element type of a matrix with rows of that length; null where they are not whole words.</summary>
-    public override IntegerGridType? TypeFor(long rowLength, ElementType plain, float largest)
+    public override IntegerGridType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
     {
         long group = GroupSize == -1 ? rowLength : GroupSize;
         return group is 0 or > int.MaxValue || group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Bits, (int)group, IsSymmetric, PlainTypes.F16, IsV2 ? 0 : 1);

@@ -38,7 +38,7 @@ public sealed partial record MlxScheme(int Bits, int GroupSize) : PackedScheme
 
     public override PackedScheme OfModule(string text) => Read(text, text, "plain, or w4g64 with 2, 3, 4, 5, 6 or 8 bits and groups of 32, 64 or 128");
 
-    public override ElementType? TypeFor(long rowLength, ElementType plain, float largest) => AffineGridType.Of(Bits, GroupSize, plain);
+    public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest) => AffineGridType.Of(Bits, GroupSize, plain);
 
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Prefix}w{Bits}g{GroupSize}");
 
