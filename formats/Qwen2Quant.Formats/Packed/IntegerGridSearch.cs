@@ -25,11 +25,14 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
 
     private int Middle => (largestCode + 1) / 2;
 
-    /// <summary>How many scales are tried, and how often the best is refitted to its codes by least squares with zeros beside its own.</summary>
-    private static (int Trials, int Refits) Work(Effort effort) => effort switch
+    /// <summary>How many scales are tried, and how often the best is refitted to its codes by least squares with zeros beside its own. Of 256 codes hardly any is worth cutting off.</summary>
+    private (int Trials, int Refits) Work(Effort effort) => (effort, largestCode) switch
     {
-        Effort.Fast => (8, 1),
-        Effort.Normal => (24, 2),
+        (Effort.Fast, 255) => (4, 1),
+        (Effort.Normal, 255) => (8, 1),
+        (_, 255) => (32, 2),
+        (Effort.Fast, _) => (8, 1),
+        (Effort.Normal, _) => (24, 2),
         _ => (96, 4),
     };
 

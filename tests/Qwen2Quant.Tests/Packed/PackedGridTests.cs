@@ -60,6 +60,33 @@ public class PackedGridTests
         }
     }
 
+    [Fact]
+    public void EveryWidthFitsNarrowFloatsAlike()
+    {
+        for (int groups = 0; groups <= 33; groups += groups < 3 ? 1 : 15)
+        {
+            float[] values = BlockData.Values(Math.Max(groups * 16, 1))[..(groups * 16)], importance = [.. values.Select(value => 0.1f + (value * value))];
+            Nvfp4Type type = Nvfp4Type.Of(448 * 6 / Math.Max(values.Select(MathF.Abs).DefaultIfEmpty(1).Max(), 1e-6f));
+            double before = double.MaxValue;
+            foreach (Effort effort in Enum.GetValues<Effort>())
+            {
+                byte[]? expected = null;
+                foreach (SimdLevel level in Enum.GetValues<SimdLevel>().Where(level => level <= Simd.Level))
+                {
+                    byte[] bytes = new byte[type.ByteCount(values.Length)];
+                    type.EncodeRow(level, values, importance, effort, bytes);
+                    Assert.Equal(expected ??= bytes, bytes);
+                }
+
+                float[] decoded = new float[values.Length];
+                type.Decode(expected, decoded);
+                double error = values.Select((value, i) => importance[i] * Math.Pow(value - decoded[i], 2)).Sum();
+                Assert.True(error <= before * 1.0001, $"{effort}: {error} above {before}");
+                before = error;
+            }
+        }
+    }
+
     [Theory]
     [MemberData(nameof(AffineGrids))]
     public void SearchesLoseNoMoreThanMlx(int bits, int group, bool hasHalves)

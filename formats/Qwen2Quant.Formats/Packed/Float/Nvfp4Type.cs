@@ -2,7 +2,9 @@ using System.Collections.Concurrent;
 using System.Numerics.Tensors;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Gguf.Blocks;
 
 namespace Qwen2Quant.Formats.Packed.Float;
 
@@ -16,6 +18,9 @@ public sealed class Nvfp4Type : ElementType, IBlockCodec
 
     /// <summary>The largest magnitude of E2M1.</summary>
     private const float LargestCode = 6;
+
+    /// <summary>The E4M3 code of 448.</summary>
+    private const byte LargestScale = 0x7E;
 
     private static readonly ConcurrentDictionary<float, Nvfp4Type> Known = new();
 
@@ -57,40 +62,81 @@ public sealed class Nvfp4Type : ElementType, IBlockCodec
         }
     }
 
-    public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
+    public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) => EncodeRow(Simd.Level, row, importance, effort, blocks);
+
+    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
-        Span<float> parameters = stackalloc float[1];
-        Span<byte> codes = stackalloc byte[GroupLength];
-        for (int group = 0; group < row.Length / GroupLength; group++)
+        Span<byte> scales = stackalloc byte[Search.Stride];
+        FitGroups(Simd.Level, block, importance, effort, scales);
+        parameters[0] = Float8.FromE4M3(scales[0]) / Divisor;
+    }
+
+    internal void EncodeRow(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
+    {
+        const int batch = Search.Stride * GroupLength;
+        Span<byte> scales = stackalloc byte[Search.Stride];
+        for (int first = 0; first < row.Length; first += batch)
         {
-            ReadOnlySpan<float> values = row.Slice(group * GroupLength, GroupLength);
-            Fit(values, importance.IsEmpty ? importance : importance.Slice(group * GroupLength, GroupLength), effort, parameters);
-            for (int i = 0; i < GroupLength; i++) codes[i] = (byte)Nearest(values[i] / parameters[0]);
-            Pack(codes, parameters, blocks.Slice(group * BytesPerBlock, BytesPerBlock));
+            ReadOnlySpan<float> groups = row.Slice(first, Math.Min(batch, row.Length - first));
+            FitGroups(level, groups, importance.IsEmpty ? importance : importance.Slice(first, groups.Length), effort, scales);
+            for (int group = 0; group < groups.Length / GroupLength; group++)
+            {
+                Span<byte> block = blocks.Slice(((first / GroupLength) + group) * BytesPerBlock, BytesPerBlock);
+                block[0] = scales[group];
+                float scale = Float8.FromE4M3(scales[group]) / Divisor;
+                ReadOnlySpan<float> values = groups.Slice(group * GroupLength, GroupLength);
+                for (int i = 0; i < GroupLength; i += 2) block[1 + (i / 2)] = (byte)(Nibble(Nearest(values[i] / scale)) | (Nibble(Nearest(values[i + 1] / scale)) << 4));
+            }
         }
     }
 
-    /// <summary>The stored scale with the least weighted squared error: that of the largest magnitude, and, with more effort, its neighbours.</summary>
-    public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
+    /// <summary>The stored scale of each of up to 16 groups with the least weighted squared error: that of the largest magnitude, and, with more effort, its neighbours.</summary>
+    private void FitGroups(SimdLevel level, ReadOnlySpan<float> groups, ReadOnlySpan<float> importance, Effort effort, Span<byte> scales)
     {
-        float largest = MathF.Abs(TensorPrimitives.MaxMagnitude(block));
-        int first = largest == 0 ? 0x20 : Float8.ToE4M3(largest / LargestCode * Divisor);
-        (int below, int above) = effort switch { Effort.Reference => (0, 0), Effort.Fast => (2, 1), Effort.Normal => (4, 2), _ => (8, 4) };
-        double best = double.MaxValue;
-        for (int code = Math.Max(first - below, 1); code <= Math.Min(first + above, 0x7E); code++)
+        int count = groups.Length / GroupLength;
+        for (int group = 0; group < count; group++)
         {
-            float scale = Float8.FromE4M3((byte)code) / Divisor;
-            double error = 0;
-            for (int i = 0; i < block.Length; i++)
+            float largest = MathF.Abs(TensorPrimitives.MaxMagnitude(groups.Slice(group * GroupLength, GroupLength)));
+            scales[group] = largest == 0 ? (byte)0x20 : Math.Clamp(Float8.ToE4M3(largest / LargestCode * Divisor), (byte)1, LargestScale);
+        }
+
+        scales[count..].Fill(1);
+        if (effort == Effort.Reference) return;
+        Span<float> values = stackalloc float[Search.Stride * GroupLength], weights = stackalloc float[Search.Stride * GroupLength];
+        Search.Transpose(groups, GroupLength, values);
+        if (importance.IsEmpty) weights.Fill(1);
+        else Search.Transpose(importance, GroupLength, weights);
+        if (level >= SimdLevel.Avx512) FitLanes<Lanes512>(values, weights, effort, scales);
+        else if (level >= SimdLevel.Avx2) FitLanes<Lanes256>(values, weights, effort, scales);
+        else if (level >= SimdLevel.Vector128) FitLanes<Lanes128>(values, weights, effort, scales);
+        else FitLanes<Lanes1>(values, weights, effort, scales);
+    }
+
+    private void FitLanes<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> weights, Effort effort, Span<byte> scales) where T : unmanaged, ILanes<T>
+    {
+        (int below, int above) = effort switch { Effort.Fast => (2, 1), Effort.Normal => (4, 2), _ => (8, 4) };
+        Span<float> steps = stackalloc float[Search.Stride], errors = stackalloc float[Search.Stride], best = stackalloc float[Search.Stride];
+        Span<byte> kept = stackalloc byte[Search.Stride];
+        best.Fill(float.PositiveInfinity);
+        for (int offset = -below; offset <= above; offset++)
+        {
+            // Levels are in doubled units.
+            for (int group = 0; group < Search.Stride; group++) steps[group] = Float8.FromE4M3((byte)Math.Clamp(scales[group] + offset, 1, LargestScale)) / Divisor / 2;
+            for (int group = 0; group < Search.Stride; group += T.Width)
             {
-                double difference = (Table[Nearest(block[i] / scale)] * scale) - block[i];
-                error += difference * difference * (importance.IsEmpty ? 1 : importance[i]);
+                T step = T.Load(in steps[group]);
+                T.Store(Fp4.Error(in values[group], in weights[group], GroupLength, T.Broadcast(1) / step) * step * step, ref errors[group]);
             }
 
-            if (error >= best) continue;
-            best = error;
-            parameters[0] = scale;
+            for (int group = 0; group < Search.Stride; group++)
+            {
+                if (errors[group] >= best[group]) continue;
+                best[group] = errors[group];
+                kept[group] = (byte)Math.Clamp(scales[group] + offset, 1, LargestScale);
+            }
         }
+
+        kept.CopyTo(scales);
     }
 
     public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, parameters[0], Table.Length, 0, Table);
