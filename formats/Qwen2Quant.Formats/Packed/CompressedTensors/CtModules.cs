@@ -10,7 +10,12 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
 {
     internal const string PackedSuffix = ".weight_packed", ShapeSuffix = ".weight_shape", ZerosSuffix = ".weight_zero_point", GroupsSuffix = ".weight_g_idx", DivisorSuffix = ".weight_global_scale", ScaleSuffix = ".weight_scale", InputScaleSuffix = ".input_scale";
 
-    private static readonly string[] OtherSuffixes = [ShapeSuffix, ZerosSuffix, GroupsSuffix, DivisorSuffix, InputScaleSuffix, ".input_global_scale", ".input_zero_point"];
+    /// <summary>What goes with weights, and scales of activations and of the key-value cache, which are not quantized here.</summary>
+    private static readonly string[] OtherSuffixes =
+    [
+        ShapeSuffix, ZerosSuffix, GroupsSuffix, DivisorSuffix, InputScaleSuffix, ".input_global_scale", ".input_zero_point", ".output_scale", ".output_zero_point",
+        ".q_scale", ".k_scale", ".v_scale", ".q_zero_point", ".k_zero_point", ".v_zero_point",
+    ];
 
     private readonly ModuleParts _parts = new(source, path, "num_bits, group_size and strategy");
 
@@ -21,16 +26,26 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
     public bool TryRead(TensorEntry entry, out IReadOnlyList<PackedMatrix> matrices)
     {
         matrices = [];
-        if (entry.Name.EndsWith(settings.ScaleSuffix, StringComparison.Ordinal) || OtherSuffixes.Any(suffix => entry.Name.EndsWith(suffix, StringComparison.Ordinal))) return true;
+        if (entry.Name.EndsWith(settings.ScaleSuffix, StringComparison.Ordinal))
+        {
+            string owner = entry.Name[..^settings.ScaleSuffix.Length];
+            if (_parts.Find(owner + PackedSuffix) is null) _parts.Get(owner, ModuleParts.WeightSuffix);
+            return true;
+        }
+
+        if (OtherSuffixes.Any(suffix => entry.Name.EndsWith(suffix, StringComparison.Ordinal))) return true;
         bool isPacked = entry.Name.EndsWith(PackedSuffix, StringComparison.Ordinal);
         if (!isPacked && !entry.Name.EndsWith(ModuleParts.WeightSuffix, StringComparison.Ordinal)) return false;
         string module = entry.Name[..^(isPacked ? PackedSuffix : ModuleParts.WeightSuffix).Length];
-        if (!isPacked && _parts.Find(module + settings.ScaleSuffix) is null) return false;
+        if (!isPacked && _parts.Find(module + settings.ScaleSuffix) is null && !IsCode(entry.Type)) return false;
         CtWeights weights = settings.For(module) ?? throw new QuantException(ErrorKind.InvalidInput, "no group of the configuration names a module, and it is packed") { Rule = PackedRules.Parts, Path = path, Tensor = module };
         if (isPacked) _parts.RequireNotPlain(module, PackedSuffix);
         matrices = [Read(module, entry, weights)];
         return true;
     }
+
+    /// <summary>True for types that mean nothing without a scale.</summary>
+    private static bool IsCode(ElementType type) => ReferenceEquals(type, PlainTypes.F8E4M3) || ReferenceEquals(type, PlainTypes.F8E5M2) || ReferenceEquals(type, PlainTypes.I8);
 
     private PackedMatrix Read(string module, TensorEntry codes, CtWeights weights)
     {
@@ -129,6 +144,8 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
     private int[]? ReadOrder(string module, Shape shape, int groupLength)
     {
         if (_parts.Find(module + GroupsSuffix) is not { } entry) return null;
+        // compressed-tensors fills it with -1 where no order was set.
+        if (entry.Shape.ValueCount == shape[1] && ReferenceEquals(entry.Type, PlainTypes.I32) && source.ReadAll(entry).All(static group => group == -1)) return null;
         return GroupOrder.Read(_parts, entry, (int)shape[1], groupLength);
     }
 }
