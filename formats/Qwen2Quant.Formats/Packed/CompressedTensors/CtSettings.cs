@@ -18,6 +18,9 @@ internal enum CtFormat
 
     Nvfp4,
     Mxfp4,
+
+    /// <summary>An E4M3 byte each, under powers of two.</summary>
+    Mxfp8,
 }
 
 /// <summary>What a group of the configuration says of its modules' weights.</summary>
@@ -56,7 +59,7 @@ public sealed class CtSettings
         if (json.Object("sparsity_config")?.Text("format") is { } sparsity && sparsity != "dense") throw Unknown(path, "sparsity_config", sparsity, "dense");
         // Rotations that a reader applies to activations as they come.
         if (json.Object("transform_config") is { } transforms && transforms.Keys.Any(key => transforms.Has(key))) throw Unknown(path, "transform_config", string.Join(", ", transforms.Keys), "none: transformed activations are not supported");
-        CtSettings settings = new("compressed-tensors", ".weight_scale", path);
+        CtSettings settings = new("compressed-tensors", CtModules.ScaleSuffix, path);
         string? format = json.Text("format");
         ConfigJson groups = json.Object("config_groups") ?? throw Unknown(path, "config_groups", "none", "an object");
         foreach (string name in groups.Keys)
@@ -76,7 +79,7 @@ public sealed class CtSettings
         if (json.Text("activation_scheme") is { } activations && activations is not ("dynamic" or "static")) throw Unknown(path, "activation_scheme", activations, "dynamic or static");
         IReadOnlyList<int>? block = json.Integers("weight_block_size");
         if (block is not null && (block.Count != 2 || block[0] <= 0 || block[1] <= 0)) throw Unknown(path, "weight_block_size", string.Join(", ", block), "two positive numbers");
-        CtSettings settings = new(block is null ? "FP8" : "FP8 blocks", block is null ? ".weight_scale" : ".weight_scale_inv", path);
+        CtSettings settings = new(block is null ? "FP8" : "FP8 blocks", block is null ? CtModules.ScaleSuffix : CtModules.InverseScaleSuffix, path);
         settings.Add([AllLinears], new CtWeights(CtFormat.FloatQuantized, 8, true, 0, block is null ? null : (block[0], block[1])));
         return settings;
     }
@@ -133,13 +136,14 @@ public sealed class CtSettings
             "float-quantized" => CtFormat.FloatQuantized,
             "nvfp4-pack-quantized" => CtFormat.Nvfp4,
             "mxfp4-pack-quantized" => CtFormat.Mxfp4,
-            _ => throw Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized or mxfp4-pack-quantized"),
+            "mxfp8-quantized" => CtFormat.Mxfp8,
+            _ => throw Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or mxfp8-quantized"),
         };
-        bool isFloat = format is CtFormat.FloatQuantized or CtFormat.Nvfp4 or CtFormat.Mxfp4;
+        bool isFloat = format is not (CtFormat.PackQuantized or CtFormat.IntQuantized), isByte = format is CtFormat.IntQuantized or CtFormat.FloatQuantized or CtFormat.Mxfp8;
         if (type != (isFloat ? "float" : "int")) throw Unknown(path, "type", type, isFloat ? "float" : "int");
         int bits = json.Integer("num_bits", 8);
-        bool suits = format switch { CtFormat.PackQuantized => bits is 4 or 8, CtFormat.IntQuantized or CtFormat.FloatQuantized => bits == 8, _ => bits == 4 };
-        if (!suits) throw Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isFloat && format != CtFormat.FloatQuantized ? "4" : "8");
+        bool suits = format == CtFormat.PackQuantized ? bits is 4 or 8 : bits == (isByte ? 8 : 4);
+        if (!suits) throw Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isByte ? "8" : "4");
         int? groupSize = json.OptionalInteger("group_size");
         string strategy = json.Text("strategy") ?? groupSize switch { null => "tensor", -1 => "channel", _ => "group" };
         bool isSymmetric = json.Boolean("symmetric", true);
