@@ -32,15 +32,17 @@ public sealed class ClipSearch(GramMatrix gram, WorkerTeam team)
     public void Encode(RowSlab slab, ElementType type, Effort effort, bool clips, Span<byte> encoded)
     {
         int width = slab.RowLength, rowCount = slab.RowCount, rowBytes = checked((int)type.ByteCount(width)), block = type.ValuesPerBlock;
-        bool searches = clips && _importance.Length > 0 && block <= LongestBlock;
+        // Scales that rows share are not searched row by row.
+        bool searches = clips && _importance.Length > 0 && block <= LongestBlock && type.RowsPerBlock == 1;
+        int rowsPerTask = Math.Max(RowsPerTask / type.RowsPerBlock, 1) * type.RowsPerBlock;
         float[] h = searches ? Blocks(block) : [];
         (string tensor, long firstRow) = (slab.Tensor, slab.FirstRow);
         // Closures do not take spans.
         float[] values = slab.Values.ToArray();
         byte[] bytes = new byte[encoded.Length];
-        team.Run((rowCount + RowsPerTask - 1) / RowsPerTask, task =>
+        team.Run((rowCount + rowsPerTask - 1) / rowsPerTask, task =>
         {
-            int first = task * RowsPerTask, count = Math.Min(RowsPerTask, rowCount - first);
+            int first = task * rowsPerTask, count = Math.Min(rowsPerTask, rowCount - first);
             Span<byte> own = bytes.AsSpan(first * rowBytes, count * rowBytes);
             ReadOnlySpan<float> rows = values.AsSpan(first * width, count * width);
             SolverCatalog.RoundToNearest.Encode(new RowSlab(tensor, firstRow + first, width, rows, _importance), type, effort, own);

@@ -99,43 +99,14 @@ internal sealed unsafe partial class GptqRows
         }
 
         T level = T.Select(isFlat, T.Broadcast(_table[_shape.CodeCount / 2]), value / step), place = T.Broadcast(0);
-        if (_shape.CodeCount > ShortTable) return Places(level);
+        if (_isE4M3) return Float8.PlacesE4M3(level);
         for (int k = 1; k < _shape.CodeCount; k++) place += T.Broadcast(1) & T.Greater(level, T.Broadcast((_table[k - 1] + _table[k]) / 2));
         return place;
     }
 
-    /// <summary>The places of the nearest entries of a long table, of two equally near the lower: a search in halves for each lane.</summary>
-    private T Places<T>(T level) where T : unmanaged, ILanes<T>
-    {
-        float* lanes = stackalloc float[T.Width];
-        T.Store(level, ref *lanes);
-        for (int l = 0; l < T.Width; l++)
-        {
-            (int low, int high) = (0, _shape.CodeCount - 1);
-            while (low < high)
-            {
-                int middle = (low + high) / 2;
-                if (lanes[l] > (_table![middle] + _table[middle + 1]) / 2) low = middle + 1;
-                else high = middle;
-            }
-
-            lanes[l] = low;
-        }
-
-        return T.Load(in *lanes);
-    }
-
-    private T Entries<T>(T place) where T : unmanaged, ILanes<T>
-    {
-        float* lanes = stackalloc float[T.Width];
-        T.Store(place, ref *lanes);
-        for (int l = 0; l < T.Width; l++) lanes[l] = _table![(int)lanes[l]];
-        return T.Load(in *lanes);
-    }
-
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private T Value<T>(T code, T step, T origin, T zero) where T : unmanaged, ILanes<T> =>
-        _table is null ? (step * (code - zero)) + origin : step * (_shape.CodeCount > ShortTable ? Entries(code) : T.Lookup16(in _table[0], T.ToInt(code)));
+        _table is null ? (step * (code - zero)) + origin : step * (_isE4M3 ? Float8.AtPlacesE4M3(code) : T.Lookup16(in _table[0], T.ToInt(code)));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static T At<T>(float* values, long index) where T : unmanaged, ILanes<T> => T.Load(in values[index]);

@@ -44,6 +44,7 @@ internal sealed unsafe partial class GptqRows : IDisposable
     private readonly float[] _origins;
     private readonly float[] _zeros;
     private readonly float[]? _table;
+    private readonly bool _isE4M3;
 
     // The column of the tensor at each place of _weights and _errors.
     private readonly int[] _natural;
@@ -64,6 +65,8 @@ internal sealed unsafe partial class GptqRows : IDisposable
         _origins = new float[_steps.Length];
         _zeros = new float[_steps.Length];
         _table = codec.GetLevels(new float[_shape.ParameterCount], 0).Table;
+        _isE4M3 = ReferenceEquals(_table, Float8.LevelsE4M3);
+        if (_table?.Length > ShortTable && !_isE4M3) throw new NotSupportedException($"a table of {_table.Length} levels that have no arithmetic");
         // A vector of entries is looked up, also where a table has fewer.
         if (_table?.Length < ShortTable) Array.Resize(ref _table, ShortTable);
         _order = _natural = [.. Enumerable.Range(0, _width)];

@@ -45,9 +45,10 @@ public sealed unsafe class GptqSolver(GptqHessian hessian)
         {
             float* values = pinnedValues;
             byte* bytes = pinnedBytes;
-            team.Run((rowCount + RowsPerTask - 1) / RowsPerTask, task =>
+            int rowsPerTask = Math.Max(RowsPerTask / type.RowsPerBlock, 1) * type.RowsPerBlock;
+            team.Run((rowCount + rowsPerTask - 1) / rowsPerTask, task =>
             {
-                int first = task * RowsPerTask, count = Math.Min(RowsPerTask, rowCount - first);
+                int first = task * rowsPerTask, count = Math.Min(rowsPerTask, rowCount - first);
                 RowSlab rows = new(tensor, firstRow + first, width, new ReadOnlySpan<float>(values + ((long)first * width), count * width), hessian.Importance);
                 Span<byte> blocks = new(bytes + ((long)first * rowBytes), count * rowBytes);
                 SolverCatalog.RoundToNearest.Encode(rows, type, effort, blocks);

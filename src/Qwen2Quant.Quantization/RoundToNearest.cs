@@ -18,12 +18,16 @@ public sealed class RoundToNearest : ISolver
         if (!Supports(type, effort)) throw new NotSupportedException($"{Name} does not write {type.Name} with effort {effort}");
         int rowBytes = checked((int)type.ByteCount(slab.RowLength));
         if (encoded.Length != (long)slab.RowCount * rowBytes) throw new ArgumentException($"{encoded.Length} bytes for {slab.RowCount} rows of {rowBytes}", nameof(encoded));
-        for (int row = 0; row < slab.RowCount; row++)
+        for (int first = 0; first < slab.RowCount; first += type.RowsPerBlock)
         {
-            ReadOnlySpan<float> values = slab.Values.Slice(row * slab.RowLength, slab.RowLength);
-            // The row is in the cache for the encoder that follows.
-            if (!(FiniteCheck.LargestMagnitude(values) <= type.LargestMagnitude)) throw OutOfRange(slab, row, type);
-            type.EncodeRow(values, slab.Importance, effort, encoded.Slice(row * rowBytes, rowBytes));
+            int end = Math.Min(first + type.RowsPerBlock, slab.RowCount);
+            // The rows are in the cache for the encoder that follows.
+            for (int row = first; row < end; row++)
+            {
+                if (!(FiniteCheck.LargestMagnitude(slab.Values.Slice(row * slab.RowLength, slab.RowLength)) <= type.LargestMagnitude)) throw OutOfRange(slab, row, type);
+            }
+
+            type.EncodeRows(slab.Values[(first * slab.RowLength)..(end * slab.RowLength)], slab.RowLength, slab.Importance, effort, encoded[(first * rowBytes)..(end * rowBytes)]);
         }
 
         errors?.Add(slab, type, encoded);

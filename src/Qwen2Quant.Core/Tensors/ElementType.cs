@@ -15,6 +15,9 @@ public abstract class ElementType
     public abstract int ValuesPerBlock { get; }
     public abstract int BytesPerBlock { get; }
 
+    /// <summary>Rows that share parameters, which their blocks repeat: the height of a tile. They are encoded together.</summary>
+    public virtual int RowsPerBlock => 1;
+
     public double BitsPerWeight => 8.0 * BytesPerBlock / ValuesPerBlock;
 
     /// <summary>False for types that are listed and sized only.</summary>
@@ -54,6 +57,14 @@ public abstract class ElementType
         Found = Name,
         Expected = "a type with a decoder",
     };
+
+    /// <summary>Encodes whole rows, from a multiple of <see cref="RowsPerBlock"/> on, and as many unless they end the tensor.</summary>
+    /// <param name="importance">Empty or one non-negative weight for each column.</param>
+    public virtual void EncodeRows(ReadOnlySpan<float> rows, int rowLength, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
+    {
+        int rowBytes = checked((int)ByteCount(rowLength));
+        for (int row = 0; row < rows.Length / rowLength; row++) EncodeRow(rows.Slice(row * rowLength, rowLength), importance, effort, blocks.Slice(row * rowBytes, rowBytes));
+    }
 
     public override string ToString() => Name;
 }

@@ -22,27 +22,40 @@ internal static class CtConfiguration
             {
                 ["targets"] = new JsonArray("Linear"),
                 ["weights"] = Weights(scheme),
-                ["input_activations"] = scheme.Preset.Activations is { } type ? Arguments(8, type, scheme.Preset.IsStatic ? "tensor" : "token", null, isDynamic: !scheme.Preset.IsStatic, null) : null,
+                ["input_activations"] = Activations(scheme.Preset),
                 ["output_activations"] = null,
             },
         },
     };
 
     /// <summary>Plain fp8: the list of modules that stay plain under the name that vLLM looks for and that of Transformers.</summary>
-    public static JsonObject WriteFp8(FusedUnits units, TensorCatalogue catalogue)
+    public static JsonObject WriteFp8(Fp8Scheme scheme, FusedUnits units, TensorCatalogue catalogue)
     {
         string[] plain = ["lm_head", .. catalogue.Tensors.Where(tensor => tensor.Role is TensorRole.Router or TensorRole.SharedExpertGate || (tensor.Role.IsLayerLinear() && !units.Packed.Contains(tensor.Name))).Select(tensor => PackedLayout.Module(tensor.Name))];
         JsonArray Names() => new([.. plain.Select(name => (JsonNode?)JsonValue.Create(name))]);
-        return new JsonObject { ["quant_method"] = "fp8", ["activation_scheme"] = "dynamic", ["ignored_layers"] = Names(), ["modules_to_not_convert"] = Names() };
+        JsonObject json = new() { ["quant_method"] = "fp8", ["activation_scheme"] = "dynamic", ["ignored_layers"] = Names(), ["modules_to_not_convert"] = Names() };
+        if (scheme.IsBlock) json["weight_block_size"] = new JsonArray(Fp8Scheme.TileLength, Fp8Scheme.TileLength);
+        return json;
     }
 
     private static JsonObject Weights(CtScheme scheme)
     {
         CtPreset preset = scheme.Preset;
-        string strategy = scheme.GroupSize switch { 0 => "tensor", -1 => "channel", _ => scheme.NeedsLargest ? "tensor_group" : "group" };
-        JsonObject weights = Arguments(preset.Bits, preset.IsFloat ? "float" : "int", strategy, scheme.GroupSize <= 0 ? null : scheme.GroupSize, isDynamic: false, scheme.Visits == ColumnVisits.Natural ? null : "weight");
+        bool isTiled = preset.TileRows > 1;
+        string strategy = isTiled ? "block" : scheme.GroupSize switch { 0 => "tensor", -1 => "channel", _ => scheme.IsNvfp4 ? "tensor_group" : "group" };
+        JsonObject weights = Arguments(preset.Bits, preset.IsFloat ? "float" : "int", strategy, isTiled || scheme.GroupSize <= 0 ? null : scheme.GroupSize, isDynamic: false, scheme.Visits == ColumnVisits.Natural ? null : "weight");
         weights["symmetric"] = preset.IsSymmetric;
+        if (isTiled) weights["block_structure"] = new JsonArray(preset.TileRows, scheme.GroupSize);
+        // Readers of these formats know the key, and take scales for the model's type without it.
+        if (scheme.IsNvfp4) weights["scale_dtype"] = "torch.float8_e4m3fn";
+        if (scheme.IsMicroscaled) weights["scale_dtype"] = "torch.uint8";
         return weights;
+    }
+
+    private static JsonObject? Activations(CtPreset preset)
+    {
+        if (preset.Activations is not { } type) return null;
+        return preset.TileRows > 1 ? Arguments(8, type, "group", preset.GroupSize, isDynamic: true, null) : Arguments(8, type, preset.IsStatic ? "tensor" : "token", null, isDynamic: !preset.IsStatic, null);
     }
 
     private static JsonObject Arguments(int bits, string type, string strategy, int? groupSize, bool isDynamic, string? actOrder) => new()

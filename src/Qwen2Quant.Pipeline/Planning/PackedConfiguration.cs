@@ -27,8 +27,8 @@ internal static class PackedConfiguration
             case CtScheme compressed:
                 config["quantization_config"] = CtConfiguration.Write(compressed, units, catalogue);
                 return [];
-            case Fp8Scheme:
-                config["quantization_config"] = CtConfiguration.WriteFp8(units, catalogue);
+            case Fp8Scheme fp8:
+                config["quantization_config"] = CtConfiguration.WriteFp8(fp8, units, catalogue);
                 return [];
             case MlxScheme mlx:
                 JsonObject affine = Mlx(mlx, units);

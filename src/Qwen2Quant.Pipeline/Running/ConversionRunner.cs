@@ -107,6 +107,9 @@ internal sealed class ConversionRunner
         return slabs;
     }
 
+    /// <summary>That many rows or more, in whole tiles of a type.</summary>
+    private static int WholeTiles(ElementType type, int rows) => (rows + type.RowsPerBlock - 1) / type.RowsPerBlock * type.RowsPerBlock;
+
     private ErrorSums Encode(Slab slab, int index, IReadOnlyList<IWriteFile> files, Buffers buffers)
     {
         ElementType target = slab.Item.Target.Tensor.Type;
@@ -118,7 +121,7 @@ internal sealed class ConversionRunner
 
         bool isCopy = slab.Item.IsCopy;
         Span<byte> encoded = isCopy ? raw : Buffers.Take(ref buffers.Encoded, slab.RowCount * targetRowBytes);
-        int rowsPerChunk = Math.Clamp(ChunkValues / rowLength, 1, slab.RowCount);
+        int rowsPerChunk = Math.Min(WholeTiles(target, Math.Max(ChunkValues / rowLength, 1)), slab.RowCount);
         Span<float> values = Buffers.Take(ref buffers.Values, rowsPerChunk * rowLength);
         ErrorSums sums = new();
         ExactRows? exact = slab.Item.IsExact ? ExactRows.Create(slab.Part.Type, target, rowLength) : null;

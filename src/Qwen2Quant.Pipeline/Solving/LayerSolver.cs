@@ -99,7 +99,7 @@ internal sealed class LayerSolver(ITensorSource source, SolvingJob job, Effort e
         int rowLength = checked((int)target.Source.Shape.RowLength), rowBytes = checked((int)target.Type.ByteCount(rowLength));
         long rowCount = target.Source.Shape.RowCount;
         byte[] bytes = new byte[checked(rowCount * rowBytes)];
-        int rowsPerSlab = (int)Math.Min(Math.Max(SlabValues / rowLength, 1), rowCount);
+        int rowsPerSlab = (int)Math.Min((long)Math.Max(SlabValues / rowLength / target.Type.RowsPerBlock, 1) * target.Type.RowsPerBlock, rowCount);
         float[] values = new float[rowsPerSlab * rowLength];
         TensorEntry entry = source.Find(target.Tensor.Name)!;
         ErrorSums sums = new();

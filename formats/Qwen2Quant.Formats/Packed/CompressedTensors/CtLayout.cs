@@ -7,10 +7,12 @@ namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 
 /// <summary>The layouts of compressed-tensors: rows lie one after the other, codes and scales apart.</summary>
 /// <param name="isBytes">8-bit integers as signed bytes, not in words.</param>
-internal sealed class CtLayout(bool isBytes) : PackedLayout
+/// <param name="scaleSuffix">How the names of scales end.</param>
+internal sealed class CtLayout(bool isBytes, string scaleSuffix = CtModules.ScaleSuffix) : PackedLayout
 {
+    /// <summary>Tiles are whole: engines cut matrices and fuse them at their bounds.</summary>
     public override bool Fits(ElementType type, Shape shape) =>
-        shape.Rank == 2 && shape[1] % type.ValuesPerBlock == 0 && (type is not IntegerGridType { IsSymmetric: false } grid || shape[0] % (BitFields.WordRun / grid.Bits) == 0);
+        shape.Rank == 2 && shape[1] % type.ValuesPerBlock == 0 && shape[0] % type.RowsPerBlock == 0 && (type is not IntegerGridType { IsSymmetric: false } grid || shape[0] % (BitFields.WordRun / grid.Bits) == 0);
 
     public override IReadOnlyList<OutputTensor> Parts(string name, ElementType type, Shape shape)
     {
@@ -36,7 +38,7 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
                 if (fp8.InputScale > 0) scaled.Add(new(module + CtModules.InputScaleSuffix, fp8.ScaleType, new Shape(1)));
                 return scaled;
             case Fp8Type fp8:
-                return [new(name, PlainTypes.F8E4M3, shape), new(module + CtModules.ScaleSuffix, fp8.ScaleType, groups)];
+                return [new(name, PlainTypes.F8E4M3, shape), new(module + scaleSuffix, fp8.ScaleType, new Shape(rows / fp8.RowsPerScale, groups[1]))];
             case Nvfp4Type:
                 return
                 [
@@ -53,7 +55,7 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
 
     private sealed class CtTarget(ElementType type, Shape shape, bool isBytes, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : IScatteredTarget
     {
-        public int RowGranule => type is IntegerGridType { IsSymmetric: false } grid ? BitFields.WordRun / grid.Bits : 1;
+        public int RowGranule => type is IntegerGridType { IsSymmetric: false } grid ? BitFields.WordRun / grid.Bits : type.RowsPerBlock;
 
         public long ByteLength => parts.Sum(part => part.Tensor.Tensor.ByteLength);
 
@@ -70,11 +72,13 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
             int blockBytes = type.BytesPerBlock, blockCount = rows.Length / blockBytes, groups = (int)(shape[1] / type.ValuesPerBlock), rowCount = blockCount / groups;
             int scaleBytes = type switch { IntegerGridType => sizeof(ushort), Fp8Type fp8 => fp8.ScaleType.BytesPerBlock, _ => 1 };
             int codesOffset = type is IntegerGridType grid ? grid.CodesOffset : scaleBytes, codeBytes = blockBytes - codesOffset;
-            byte[] codes = new byte[blockCount * codeBytes], scales = new byte[blockCount * scaleBytes];
+            // The rows of a tile repeat its scales.
+            int tileBlocks = groups * type.RowsPerBlock;
+            byte[] codes = new byte[blockCount * codeBytes], scales = new byte[blockCount / type.RowsPerBlock * scaleBytes];
             for (int block = 0; block < blockCount; block++)
             {
                 ReadOnlySpan<byte> from = rows.Slice(block * blockBytes, blockBytes);
-                from[..scaleBytes].CopyTo(scales.AsSpan(block * scaleBytes));
+                if (block % tileBlocks < groups) from[..scaleBytes].CopyTo(scales.AsSpan(((block / tileBlocks * groups) + (block % tileBlocks)) * scaleBytes));
                 Span<byte> to = codes.AsSpan(block * codeBytes, codeBytes);
                 if (type is IntegerGridType or Fp8Type or Nvfp4Type) from[codesOffset..].CopyTo(to);
                 else Fp4Matrix.ToNeighbours(from[codesOffset..], to);
@@ -82,7 +86,7 @@ internal sealed class CtLayout(bool isBytes) : PackedLayout
 
             if (isBytes) CtIntegerMatrix.FlipSigns(codes);
             WritePart(files, 0, firstRow * groups * codeBytes, codes);
-            WritePart(files, 1, firstRow * groups * scaleBytes, scales);
+            WritePart(files, 1, firstRow / type.RowsPerBlock * groups * scaleBytes, scales);
             if (type is IntegerGridType { IsSymmetric: false } asymmetric) WriteZeros(files, asymmetric, firstRow, rowCount, groups, rows);
             if (firstRow == 0) WriteConstants(files);
         }

@@ -8,9 +8,14 @@ namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 /// <summary>Finds the packed modules of a compressed-tensors checkpoint and checks them: rules PK-2 to PK-4.</summary>
 public sealed class CtModules(ITensorSource source, CtSettings settings, string path) : IPackedModules
 {
-    internal const string PackedSuffix = ".weight_packed", ShapeSuffix = ".weight_shape", ZerosSuffix = ".weight_zero_point", GroupsSuffix = ".weight_g_idx", DivisorSuffix = ".weight_global_scale", ScaleSuffix = ".weight_scale", InputScaleSuffix = ".input_scale";
+    internal const string PackedSuffix = ".weight_packed", ShapeSuffix = ".weight_shape", ZerosSuffix = ".weight_zero_point", GroupsSuffix = ".weight_g_idx", DivisorSuffix = ".weight_global_scale", ScaleSuffix = ".weight_scale", InverseScaleSuffix = ".weight_scale_inv", InputScaleSuffix = ".input_scale";
 
-    private static readonly string[] OtherSuffixes = [ShapeSuffix, ZerosSuffix, GroupsSuffix, DivisorSuffix, InputScaleSuffix, ".input_global_scale", ".input_zero_point"];
+    /// <summary>What goes with weights, and scales of activations and of the key-value cache, which are not quantized here.</summary>
+    private static readonly string[] OtherSuffixes =
+    [
+        ShapeSuffix, ZerosSuffix, GroupsSuffix, DivisorSuffix, InputScaleSuffix, ".input_global_scale", ".input_zero_point", ".output_scale", ".output_zero_point",
+        ".q_scale", ".k_scale", ".v_scale", ".q_zero_point", ".k_zero_point", ".v_zero_point",
+    ];
 
     private readonly ModuleParts _parts = new(source, path, "num_bits, group_size and strategy");
 
@@ -21,23 +26,33 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
     public bool TryRead(TensorEntry entry, out IReadOnlyList<PackedMatrix> matrices)
     {
         matrices = [];
-        if (entry.Name.EndsWith(settings.ScaleSuffix, StringComparison.Ordinal) || OtherSuffixes.Any(suffix => entry.Name.EndsWith(suffix, StringComparison.Ordinal))) return true;
+        if (entry.Name.EndsWith(settings.ScaleSuffix, StringComparison.Ordinal))
+        {
+            string owner = entry.Name[..^settings.ScaleSuffix.Length];
+            if (_parts.Find(owner + PackedSuffix) is null) _parts.Get(owner, ModuleParts.WeightSuffix);
+            return true;
+        }
+
+        if (OtherSuffixes.Any(suffix => entry.Name.EndsWith(suffix, StringComparison.Ordinal))) return true;
         bool isPacked = entry.Name.EndsWith(PackedSuffix, StringComparison.Ordinal);
         if (!isPacked && !entry.Name.EndsWith(ModuleParts.WeightSuffix, StringComparison.Ordinal)) return false;
         string module = entry.Name[..^(isPacked ? PackedSuffix : ModuleParts.WeightSuffix).Length];
-        if (!isPacked && _parts.Find(module + settings.ScaleSuffix) is null) return false;
+        if (!isPacked && _parts.Find(module + settings.ScaleSuffix) is null && !IsCode(entry.Type)) return false;
         CtWeights weights = settings.For(module) ?? throw new QuantException(ErrorKind.InvalidInput, "no group of the configuration names a module, and it is packed") { Rule = PackedRules.Parts, Path = path, Tensor = module };
         if (isPacked) _parts.RequireNotPlain(module, PackedSuffix);
         matrices = [Read(module, entry, weights)];
         return true;
     }
 
+    /// <summary>True for types that mean nothing without a scale.</summary>
+    private static bool IsCode(ElementType type) => ReferenceEquals(type, PlainTypes.F8E4M3) || ReferenceEquals(type, PlainTypes.F8E5M2) || ReferenceEquals(type, PlainTypes.I8);
+
     private PackedMatrix Read(string module, TensorEntry codes, CtWeights weights)
     {
         TensorEntry scales = _parts.Get(module, settings.ScaleSuffix);
         bool isPacked = codes.Name.EndsWith(PackedSuffix, StringComparison.Ordinal), packs = weights.Format is CtFormat.PackQuantized or CtFormat.Nvfp4 or CtFormat.Mxfp4;
         if (isPacked != packs) throw new QuantException(ErrorKind.InvalidInput, "a module does not have the tensors of its format") { Rule = PackedRules.Parts, Path = path, Tensor = codes.Name, Expected = module + (packs ? PackedSuffix : ModuleParts.WeightSuffix) };
-        _parts.RequireType(codes, weights.Format switch { CtFormat.PackQuantized => PlainTypes.I32, CtFormat.IntQuantized => PlainTypes.I8, CtFormat.FloatQuantized => PlainTypes.F8E4M3, _ => PlainTypes.U8 });
+        _parts.RequireType(codes, weights.Format switch { CtFormat.PackQuantized => PlainTypes.I32, CtFormat.IntQuantized => PlainTypes.I8, CtFormat.FloatQuantized or CtFormat.Mxfp8 => PlainTypes.F8E4M3, _ => PlainTypes.U8 });
         int valuesPerElement = weights.Format switch { CtFormat.PackQuantized => BitFields.WordRun / weights.Bits, CtFormat.Nvfp4 or CtFormat.Mxfp4 => 2, _ => 1 };
         if (codes.Shape.Rank != 2 || codes.Shape.ValueCount == 0 || codes.Shape[0] > int.MaxValue || codes.Shape[1] > int.MaxValue / valuesPerElement) throw _parts.Mismatch(codes, "a matrix");
         Shape shape = new(codes.Shape[0], codes.Shape[1] * valuesPerElement);
@@ -46,6 +61,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         {
             CtFormat.FloatQuantized => ReadFp8(module, codes, scales, shape, weights),
             CtFormat.Nvfp4 => ReadNvfp4(module, codes, scales, shape),
+            CtFormat.Mxfp8 => ReadMxfp8(module, codes, scales, shape, weights.GroupSize),
             CtFormat.Mxfp4 => ReadMxfp4(module, codes, scales, shape),
             _ => ReadIntegers(module, codes, scales, shape, weights),
         };
@@ -76,7 +92,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         {
             if (shape[1] % block.Columns != 0) throw _parts.Mismatch(codes, $"inputs in whole blocks of {block.Columns}");
             _parts.RequireShape(scales, new Shape((shape[0] + block.Rows - 1) / block.Rows, shape[1] / block.Columns));
-            return new Fp8Matrix(module, Fp8Type.Of(block.Columns, scales.Type), shape, codes, scales, block.Rows);
+            return new Fp8Matrix(module, Fp8Type.Of(block.Columns, scales.Type, block.Rows), shape, codes, scales);
         }
 
         if (weights.IsPerTensor)
@@ -86,7 +102,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         }
 
         _parts.RequireShape(scales, new Shape(shape[0], 1));
-        return new Fp8Matrix(module, Fp8Type.Of((int)shape[1], scales.Type), shape, codes, scales, 1);
+        return new Fp8Matrix(module, Fp8Type.Of((int)shape[1], scales.Type), shape, codes, scales);
     }
 
     private Fp4Matrix ReadNvfp4(string module, TensorEntry codes, TensorEntry scales, Shape shape)
@@ -106,6 +122,14 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
         if (shape[1] % type.ValuesPerBlock != 0) throw _parts.Mismatch(codes, $"inputs in whole groups of {type.ValuesPerBlock}");
         _parts.RequireShape(scales, new Shape(shape[0], shape[1] / type.ValuesPerBlock));
         return new Fp4Matrix(module, type, shape, codes, scales);
+    }
+
+    private Fp8Matrix ReadMxfp8(string module, TensorEntry codes, TensorEntry scales, Shape shape, int group)
+    {
+        _parts.RequireType(scales, PlainTypes.U8);
+        if (shape[1] % group != 0) throw _parts.Mismatch(codes, $"inputs in whole groups of {group}");
+        _parts.RequireShape(scales, new Shape(shape[0], shape[1] / group));
+        return new Fp8Matrix(module, Fp8Type.Of(group, scales.Type), shape, codes, scales);
     }
 
     /// <summary>The one value of a tensor, which scales everything.</summary>
@@ -129,6 +153,8 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
     private int[]? ReadOrder(string module, Shape shape, int groupLength)
     {
         if (_parts.Find(module + GroupsSuffix) is not { } entry) return null;
+        // compressed-tensors fills it with -1 where no order was set.
+        if (entry.Shape.ValueCount == shape[1] && ReferenceEquals(entry.Type, PlainTypes.I32) && source.ReadAll(entry).All(static group => group == -1)) return null;
         return GroupOrder.Read(_parts, entry, (int)shape[1], groupLength);
     }
 }

@@ -13,8 +13,9 @@ namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 /// <param name="GroupSize">Of the preset; -1 for whole rows, 0 for whole matrices.</param>
 /// <param name="HasGroups">Another group size may be asked for.</param>
 /// <param name="Activations">int or float where activations are quantized to 8 bits, else null.</param>
+/// <param name="TileRows">Rows that share scales.</param>
 /// <param name="IsStatic">By a scale that is stored; else token by token as they come.</param>
-public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat, bool IsSymmetric, int GroupSize, bool HasGroups, string? Activations, bool IsStatic = false)
+public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat, bool IsSymmetric, int GroupSize, bool HasGroups, string? Activations, bool IsStatic = false, int TileRows = 1)
 {
     public static IReadOnlyList<CtPreset> All { get; } =
     [
@@ -24,8 +25,10 @@ public sealed record CtPreset(string Name, string Format, int Bits, bool IsFloat
         new("W8A8", "int-quantized", 8, false, true, -1, false, "int"),
         new("FP8", "float-quantized", 8, true, true, 0, false, "float", IsStatic: true),
         new("FP8_DYNAMIC", "float-quantized", 8, true, true, -1, false, "float"),
+        new("FP8_BLOCK", "float-quantized", 8, true, true, Fp8Scheme.TileLength, false, "float", TileRows: Fp8Scheme.TileLength),
         new("NVFP4A16", "nvfp4-pack-quantized", 4, true, true, Nvfp4Type.GroupLength, false, null),
         new("MXFP4A16", "mxfp4-pack-quantized", 4, true, true, 32, false, null),
+        new("MXFP8A16", "mxfp8-quantized", 8, true, true, 32, false, null),
     ];
 }
 
@@ -52,7 +55,10 @@ public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisi
 
     public override bool NeedsInputs => Preset.IsStatic;
 
-    private bool IsNvfp4 => Preset.Format.StartsWith("nvfp4", StringComparison.Ordinal);
+    /// <summary>Scales are powers of two.</summary>
+    public bool IsMicroscaled => Preset.Format.StartsWith("mx", StringComparison.Ordinal);
+
+    public bool IsNvfp4 => Preset.Format.StartsWith("nvfp4", StringComparison.Ordinal);
 
     /// <inheritdoc cref="PackedScheme.Parse"/>
     public static new CtScheme? Parse(string text)
@@ -71,8 +77,8 @@ public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisi
         long group = GroupSize == -1 ? rowLength : GroupSize;
         if (group is 0 or > int.MaxValue) return null;
         if (IsNvfp4) return Nvfp4Type.Of(largest.Weights > 0 ? Core.Numerics.Float8.LargestE4M3 * 6 / largest.Weights : 1);
-        if (Preset.Format.StartsWith("mxfp4", StringComparison.Ordinal)) return Mxfp4;
-        if (Preset.IsFloat) return Fp8Type.Of((int)group, plain);
+        if (IsMicroscaled && Preset.Bits == 4) return Mxfp4;
+        if (Preset.IsFloat) return Fp8Type.Of((int)group, IsMicroscaled ? PlainTypes.U8 : plain, Preset.TileRows);
         return group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Preset.Bits, (int)group, Preset.IsSymmetric, plain);
     }
 

@@ -18,6 +18,9 @@ internal enum CtFormat
 
     Nvfp4,
     Mxfp4,
+
+    /// <summary>An E4M3 byte each, under powers of two.</summary>
+    Mxfp8,
 }
 
 /// <summary>What a group of the configuration says of its modules' weights.</summary>
@@ -31,12 +34,18 @@ internal sealed record CtWeights(CtFormat Format, int Bits, bool IsSymmetric, in
 /// <summary>The <c>quantization_config</c> of a compressed-tensors checkpoint (llm-compressor), or of plain <c>fp8</c>, which is one group of it by other names.</summary>
 public sealed class CtSettings
 {
+    /// <summary>The class that stands for every linear.</summary>
+    private const string AllLinears = "Linear";
+
+    private const string PatternPrefix = "re:";
+
     // A pattern from a file may backtrack without end.
     private static readonly TimeSpan MatchTime = TimeSpan.FromSeconds(1);
 
-    private readonly List<(string[] Targets, CtWeights Weights)> _groups = [];
+    private readonly List<(string[] Names, Regex[] Patterns, CtWeights Weights)> _groups = [];
+    private readonly string _path;
 
-    private CtSettings(string layoutName, string scaleSuffix) => (LayoutName, ScaleSuffix) = (layoutName, scaleSuffix);
+    private CtSettings(string layoutName, string scaleSuffix, string path) => (LayoutName, ScaleSuffix, _path) = (layoutName, scaleSuffix, path);
 
     internal string LayoutName { get; }
 
@@ -47,14 +56,17 @@ public sealed class CtSettings
     /// <exception cref="QuantException">PK-1.</exception>
     public static CtSettings Read(ConfigJson json, string path)
     {
-        CtSettings settings = new("compressed-tensors", ".weight_scale");
+        if (json.Object("sparsity_config")?.Text("format") is { } sparsity && sparsity != "dense") throw Unknown(path, "sparsity_config", sparsity, "dense");
+        // Rotations that a reader applies to activations as they come.
+        if (json.Object("transform_config") is { } transforms && transforms.Keys.Any(key => transforms.Has(key))) throw Unknown(path, "transform_config", string.Join(", ", transforms.Keys), "none: transformed activations are not supported");
+        CtSettings settings = new("compressed-tensors", CtModules.ScaleSuffix, path);
         string? format = json.Text("format");
         ConfigJson groups = json.Object("config_groups") ?? throw Unknown(path, "config_groups", "none", "an object");
         foreach (string name in groups.Keys)
         {
             ConfigJson group = groups.Object(name) ?? throw Unknown(path, name, "no object", "an object");
             if (group.Object("weights") is not { } weights) continue;
-            settings._groups.Add(([.. group.Texts("targets") ?? []], ReadWeights(weights, group.Text("format") ?? format ?? "", path)));
+            settings.Add(group.Texts("targets") ?? [], ReadWeights(weights, group.Text("format") ?? format ?? "", path));
         }
 
         return settings._groups.Count > 0 ? settings : throw Unknown(path, "config_groups", "no group with weights", "one at least");
@@ -64,41 +76,74 @@ public sealed class CtSettings
     /// <exception cref="QuantException">PK-1.</exception>
     public static CtSettings ReadFp8(ConfigJson json, string path)
     {
+        if (json.Text("activation_scheme") is { } activations && activations is not ("dynamic" or "static")) throw Unknown(path, "activation_scheme", activations, "dynamic or static");
         IReadOnlyList<int>? block = json.Integers("weight_block_size");
         if (block is not null && (block.Count != 2 || block[0] <= 0 || block[1] <= 0)) throw Unknown(path, "weight_block_size", string.Join(", ", block), "two positive numbers");
-        CtSettings settings = new(block is null ? "FP8" : "FP8 blocks", block is null ? ".weight_scale" : ".weight_scale_inv");
-        settings._groups.Add((["Linear"], new CtWeights(CtFormat.FloatQuantized, 8, true, 0, block is null ? null : (block[0], block[1]))));
+        CtSettings settings = new(block is null ? "FP8" : "FP8 blocks", block is null ? CtModules.ScaleSuffix : CtModules.InverseScaleSuffix, path);
+        settings.Add([AllLinears], new CtWeights(CtFormat.FloatQuantized, 8, true, 0, block is null ? null : (block[0], block[1])));
         return settings;
     }
 
     /// <summary>What the configuration says of a module's weights: the group whose targets name it, or all linears; null for none. What is ignored shows in its tensors.</summary>
+    /// <exception cref="QuantException">PK-1: a pattern takes too long.</exception>
     internal CtWeights? For(string module)
     {
-        foreach ((string[] targets, CtWeights weights) in _groups)
+        try
         {
-            if (targets.Any(target => target == module || (target.StartsWith("re:", StringComparison.Ordinal) && Regex.IsMatch(module, $"^(?:{target[3..]})", RegexOptions.CultureInvariant, MatchTime)))) return weights;
+            foreach ((string[] names, Regex[] patterns, CtWeights weights) in _groups)
+            {
+                if (names.Contains(module) || patterns.Any(pattern => pattern.IsMatch(module))) return weights;
+            }
+        }
+        catch (RegexMatchTimeoutException error)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, "a pattern of targets takes too long to match", error) { Rule = PackedRules.Configuration, Path = _path, Tensor = module, Found = error.Pattern };
         }
 
-        return _groups.Find(group => group.Targets.Contains("Linear")).Weights;
+        return _groups.Find(group => group.Names.Contains(AllLinears)).Weights;
+    }
+
+    /// <summary>Patterns match from the start of a name.</summary>
+    private void Add(IReadOnlyList<string> targets, CtWeights weights)
+    {
+        string pattern = "";
+        try
+        {
+            List<Regex> patterns = [];
+            foreach (string target in targets.Where(target => target.StartsWith(PatternPrefix, StringComparison.Ordinal)))
+            {
+                pattern = target[PatternPrefix.Length..];
+                patterns.Add(new Regex($"^(?:{pattern})", RegexOptions.CultureInvariant, MatchTime));
+            }
+
+            _groups.Add(([.. targets], [.. patterns], weights));
+        }
+        catch (ArgumentException error)
+        {
+            throw new QuantException(ErrorKind.InvalidInput, "a pattern of targets is not a regular expression", error) { Rule = PackedRules.Configuration, Path = _path, Found = pattern };
+        }
     }
 
     private static CtWeights ReadWeights(ConfigJson json, string formatName, string path)
     {
+        string type = json.Text("type") ?? "int";
         CtFormat format = formatName switch
         {
+            // The first name of formats that store a byte for each weight.
+            "naive-quantized" => type == "float" ? CtFormat.FloatQuantized : CtFormat.IntQuantized,
             "pack-quantized" => CtFormat.PackQuantized,
             "int-quantized" => CtFormat.IntQuantized,
             "float-quantized" => CtFormat.FloatQuantized,
             "nvfp4-pack-quantized" => CtFormat.Nvfp4,
             "mxfp4-pack-quantized" => CtFormat.Mxfp4,
-            _ => throw Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized or mxfp4-pack-quantized"),
+            "mxfp8-quantized" => CtFormat.Mxfp8,
+            _ => throw Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or mxfp8-quantized"),
         };
-        string type = json.Text("type") ?? "int";
-        bool isFloat = format is CtFormat.FloatQuantized or CtFormat.Nvfp4 or CtFormat.Mxfp4;
+        bool isFloat = format is not (CtFormat.PackQuantized or CtFormat.IntQuantized), isByte = format is CtFormat.IntQuantized or CtFormat.FloatQuantized or CtFormat.Mxfp8;
         if (type != (isFloat ? "float" : "int")) throw Unknown(path, "type", type, isFloat ? "float" : "int");
         int bits = json.Integer("num_bits", 8);
-        bool suits = format switch { CtFormat.PackQuantized => bits is 4 or 8, CtFormat.IntQuantized or CtFormat.FloatQuantized => bits == 8, _ => bits == 4 };
-        if (!suits) throw Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isFloat && format != CtFormat.FloatQuantized ? "4" : "8");
+        bool suits = format == CtFormat.PackQuantized ? bits is 4 or 8 : bits == (isByte ? 8 : 4);
+        if (!suits) throw Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isByte ? "8" : "4");
         int? groupSize = json.OptionalInteger("group_size");
         string strategy = json.Text("strategy") ?? groupSize switch { null => "tensor", -1 => "channel", _ => "group" };
         bool isSymmetric = json.Boolean("symmetric", true);

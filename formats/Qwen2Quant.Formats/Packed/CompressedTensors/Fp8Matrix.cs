@@ -3,9 +3,8 @@ using Qwen2Quant.Formats.Packed.Float;
 
 namespace Qwen2Quant.Formats.Packed.CompressedTensors;
 
-/// <summary>E4M3 bytes [O, I] under scales: one for each output, or one for each tile.</summary>
-/// <param name="rowsPerScale">Outputs that share a scale.</param>
-internal sealed class Fp8Matrix(string module, Fp8Type type, Shape shape, TensorEntry codes, TensorEntry scales, int rowsPerScale) : PackedMatrix(module + ModuleParts.WeightSuffix, type, shape, codes)
+/// <summary>E4M3 bytes [O, I] under scales: one for each output, for each group of its inputs, or for each tile.</summary>
+internal sealed class Fp8Matrix(string module, Fp8Type type, Shape shape, TensorEntry codes, TensorEntry scales) : PackedMatrix(module + ModuleParts.WeightSuffix, type, shape, codes)
 {
     private Fp8Type Grid => (Fp8Type)Type;
 
@@ -14,6 +13,7 @@ internal sealed class Fp8Matrix(string module, Fp8Type type, Shape shape, Tensor
         int rowBytes = rows.Length / rowCount, groups = rowBytes / Grid.BytesPerBlock, scaleBytes = scales.Type.BytesPerBlock, rowLength = (int)Shape[1];
         byte[] values = new byte[rowCount * rowLength];
         source.ReadRaw(Codes, (long)firstRow * rowLength, values);
+        int rowsPerScale = Grid.RowsPerScale;
         int firstLine = firstRow / rowsPerScale, lineCount = ((firstRow + rowCount - 1) / rowsPerScale) - firstLine + 1;
         byte[] scale = new byte[lineCount * groups * scaleBytes];
         source.ReadRaw(scales, (long)firstLine * groups * scaleBytes, scale);

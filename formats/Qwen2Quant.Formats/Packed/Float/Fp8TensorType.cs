@@ -31,7 +31,7 @@ public sealed class Fp8TensorType : ElementType, IBlockCodec
     /// <summary>Values beyond the range of the planned scale become its end, as they may where they are rescaled after the plan.</summary>
     public override float LargestMagnitude => float.MaxValue / 4;
 
-    public GridShape Shape => new(Run, Run, 1, Fp8Codes.Table.Length, 0);
+    public GridShape Shape => new(Run, Run, 1, Float8.LevelsE4M3.Length, 0);
 
     /// <exception cref="ArgumentException">The scale is not positive.</exception>
     public static Fp8TensorType Of(float scale, ElementType scaleType, float inputScale = 0) =>
@@ -53,50 +53,34 @@ public sealed class Fp8TensorType : ElementType, IBlockCodec
     public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
     {
         CheckLengths(values.Length, blocks.Length);
-        for (int i = 0; i < values.Length; i++) values[i] = Scale * Fp8Codes.Values[blocks[i]];
+        Fp8Rows.Decode(Simd.Level, blocks, Scale, values);
     }
 
     /// <summary>Importance does not matter: there is nothing to fit.</summary>
     public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
     {
         CheckLengths(row.Length, blocks.Length);
-        float inverse = 1 / Scale;
-        for (int i = 0; i < row.Length; i++) blocks[i] = Float8.ToE4M3(row[i] * inverse);
+        Fp8Rows.Encode(Simd.Level, row, Scale, blocks);
     }
 
     public void Fit(ReadOnlySpan<float> block, ReadOnlySpan<float> importance, Effort effort, Span<float> parameters)
     {
     }
 
-    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, Scale, Fp8Codes.Table.Length, 0, Fp8Codes.Table);
+    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, Scale, Float8.LevelsE4M3.Length, 0, Float8.LevelsE4M3);
 
     public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
     {
-        for (int i = 0; i < codes.Length; i++) block[i] = Fp8Codes.Sorted[codes[i]];
+        for (int i = 0; i < codes.Length; i++) block[i] = Float8.CodeAt(codes[i]);
     }
 
     public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
     {
-        for (int i = 0; i < codes.Length; i++) codes[i] = Fp8Codes.Places[block[i]];
+        for (int i = 0; i < codes.Length; i++) codes[i] = (byte)Float8.PlaceOf(block[i]);
     }
 
     private void CheckLengths(int valueCount, int byteCount)
     {
         if (valueCount % Run != 0 || valueCount != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
     }
-}
-
-/// <summary>The finite codes of E4M3 in the order of their values, as a solver counts them.</summary>
-internal static class Fp8Codes
-{
-    /// <summary>Minus zero lies before zero.</summary>
-    public static readonly byte[] Sorted = [.. Enumerable.Range(0, 256).Where(code => (code & 0x7F) != 0x7F).OrderBy(code => Float8.FromE4M3((byte)code)).ThenByDescending(code => code).Select(code => (byte)code)];
-
-    /// <summary>The place of each code there.</summary>
-    public static readonly byte[] Places = [.. Enumerable.Range(0, 256).Select(code => (byte)Math.Max(Array.IndexOf(Sorted, (byte)code), 0))];
-
-    public static readonly float[] Table = [.. Sorted.Select(Float8.FromE4M3)];
-
-    /// <summary>By code, NaN included.</summary>
-    public static readonly float[] Values = [.. Enumerable.Range(0, 256).Select(code => Float8.FromE4M3((byte)code))];
 }
