@@ -44,7 +44,7 @@ public sealed class StructureTests : IDisposable
         string model = TestCheckpoint.Write(_folder.File("model"), TestCheckpoint.Small);
         if (scheme is not null) Conversions.ToGptq(model, model = _folder.File("packed"), scheme);
         ContainerReport split = Copy(model, new ContainerLimit(50_000, null), _folder.File("shards")), merged = Copy(_folder.File("shards"), null, _folder.File("one"));
-        Assert.True(split.Files > 2 && merged.Files == 1);
+        Assert.True(split.Files > 1 && merged.Files == 1);
         foreach (string name in Directory.GetFiles(model).Select(path => Path.GetFileName(path)).Where(name => !name.EndsWith(".safetensors", StringComparison.Ordinal)))
         {
             Assert.Equal(File.ReadAllBytes(Path.Combine(model, name)), File.ReadAllBytes(_folder.File("one/" + name)));
@@ -125,11 +125,7 @@ public sealed class StructureTests : IDisposable
         Assert.Equal(PipelineRules.SourceNotQuantized, Assert.Throws<QuantException>(() => PadPlanner.Open(packed, 64, false)).Rule);
     }
 
-    private static ContainerReport Copy(string path, ContainerLimit? limit, string target)
-    {
-        using ContainerCopy copy = ContainerCopy.Open(path, limit, target, false, new RunContext());
-        return copy.Run();
-    }
+    private static ContainerReport Copy(string path, ContainerLimit? limit, string target) => Conversions.Copy(path, target, limit);
 
     private static float[] Logits(Checkpoint checkpoint, int[] tokens)
     {
