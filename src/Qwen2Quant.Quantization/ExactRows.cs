@@ -72,8 +72,16 @@ public sealed class ExactRows
 
         // What code 0 stands for, as a value and, where it is one, as the integer that it lies below zero; turned about for scales that must not be negative.
         double origin = levels.Origin - ((double)levels.Step * levels.Zero), zero = levels.Step == 0 ? 0 : -origin / levels.Step;
+        if (levels.Step == 0 && origin == 0) return TryZeros(start, encoded);
         int largest = _to.Shape.CodeCount - 1;
         return TryStep(start, levels.Step, zero, origin, encoded) || TryStep(start, -levels.Step, largest - zero, origin + ((double)levels.Step * largest), encoded);
+    }
+
+    /// <summary>A block without a scale: the target's own for zeros, as readers may divide by scales.</summary>
+    private bool TryZeros(int start, Span<byte> encoded)
+    {
+        _to.Fit(_values.AsSpan(start, _toType.ValuesPerBlock), [], Effort.Fast, _toParameters);
+        return TryCodes(start, encoded);
     }
 
     /// <summary>Tries parameters of the target: its second is a zero or what code 0 stands for, which of the two the comparison shows; the middle code may do as well.</summary>
@@ -95,11 +103,16 @@ public sealed class ExactRows
             if (_toParameters[1] != second) return false;
         }
 
+        return TryCodes(start, encoded);
+    }
+
+    private bool TryCodes(int start, Span<byte> encoded)
+    {
         Levels levels = _to.GetLevels(_toParameters, 0);
         int length = _toType.ValuesPerBlock;
         for (int i = 0; i < length; i++)
         {
-            double code = step == 0 ? levels.Zero : Math.Round(((_values[start + i] - (double)levels.Origin) / step) + levels.Zero);
+            double code = levels.Step == 0 ? levels.Zero : Math.Round(((_values[start + i] - (double)levels.Origin) / levels.Step) + levels.Zero);
             if (!(code >= 0 && code < _to.Shape.CodeCount)) return false;
             _codes[i] = (byte)code;
         }
