@@ -4,7 +4,6 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
-using Qwen2Quant.Pipeline.Recipes;
 using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Tests.Support;
 using Qwen2Quant.Validation;
