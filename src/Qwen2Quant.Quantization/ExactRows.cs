@@ -1,4 +1,6 @@
 using Qwen2Quant.Core.Encoding;
+using Qwen2Quant.Core.Numerics;
+using Qwen2Quant.Core.Numerics.Lanes;
 using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Quantization;
@@ -72,8 +74,16 @@ public sealed class ExactRows
 
         // What code 0 stands for, as a value and, where it is one, as the integer that it lies below zero; turned about for scales that must not be negative.
         double origin = levels.Origin - ((double)levels.Step * levels.Zero), zero = levels.Step == 0 ? 0 : -origin / levels.Step;
+        if (levels.Step == 0 && origin == 0) return TryZeros(start, encoded);
         int largest = _to.Shape.CodeCount - 1;
         return TryStep(start, levels.Step, zero, origin, encoded) || TryStep(start, -levels.Step, largest - zero, origin + ((double)levels.Step * largest), encoded);
+    }
+
+    /// <summary>A block without a scale: the target's own for zeros, as readers may divide by scales.</summary>
+    private bool TryZeros(int start, Span<byte> encoded)
+    {
+        _to.Fit(_values.AsSpan(start, _toType.ValuesPerBlock), [], Effort.Fast, _toParameters);
+        return TryCodes(start, encoded);
     }
 
     /// <summary>Tries parameters of the target: its second is a zero or what code 0 stands for, which of the two the comparison shows; the middle code may do as well.</summary>
@@ -95,23 +105,56 @@ public sealed class ExactRows
             if (_toParameters[1] != second) return false;
         }
 
+        return TryCodes(start, encoded);
+    }
+
+    /// <summary>Takes the codes that are nearest under the parameters, and compares what they are read as.</summary>
+    private bool TryCodes(int start, Span<byte> encoded)
+    {
         Levels levels = _to.GetLevels(_toParameters, 0);
-        int length = _toType.ValuesPerBlock;
-        for (int i = 0; i < length; i++)
-        {
-            double code = step == 0 ? levels.Zero : Math.Round(((_values[start + i] - (double)levels.Origin) / step) + levels.Zero);
-            if (!(code >= 0 && code < _to.Shape.CodeCount)) return false;
-            _codes[i] = (byte)code;
-        }
-
-        _to.Pack(_codes.AsSpan(0, length), _toParameters, _packed);
+        Span<byte> codes = _codes.AsSpan(0, _toType.ValuesPerBlock);
+        ReadOnlySpan<float> values = _values.AsSpan(start, codes.Length);
+        if (levels.Step == 0) codes.Fill((byte)levels.Zero);
+        else if (!ToCodes(Simd.Level, values, levels, codes)) return false;
+        _to.Pack(codes, _toParameters, _packed);
         _toType.Decode(_packed, _decoded);
-        for (int i = 0; i < length; i++)
-        {
-            if (_decoded[i] != _values[start + i]) return false;
-        }
-
+        if (!AreEqual(Simd.Level, values, _decoded)) return false;
         _packed.CopyTo(encoded);
         return true;
     }
+
+    /// <summary>False where a code lies outside of those that there are.</summary>
+    private static bool ToCodes(SimdLevel level, ReadOnlySpan<float> values, in Levels levels, Span<byte> codes)
+    {
+        if (codes.Length % Lanes512.Width != 0 || level == SimdLevel.Scalar) return ToCodes<Lanes1>(values, levels, codes);
+        return level >= SimdLevel.Avx512 ? ToCodes<Lanes512>(values, levels, codes) : level >= SimdLevel.Avx2 ? ToCodes<Lanes256>(values, levels, codes) : ToCodes<Lanes128>(values, levels, codes);
+    }
+
+    private static bool AreEqual(SimdLevel level, ReadOnlySpan<float> values, ReadOnlySpan<float> decoded)
+    {
+        if (values.Length % Lanes512.Width != 0 || level == SimdLevel.Scalar) return AreEqual<Lanes1>(values, decoded);
+        return level >= SimdLevel.Avx512 ? AreEqual<Lanes512>(values, decoded) : level >= SimdLevel.Avx2 ? AreEqual<Lanes256>(values, decoded) : AreEqual<Lanes128>(values, decoded);
+    }
+
+    private static bool ToCodes<T>(ReadOnlySpan<float> values, in Levels levels, Span<byte> codes) where T : unmanaged, ILanes<T>
+    {
+        T origin = T.Broadcast(levels.Origin), step = T.Broadcast(levels.Step), zero = T.Broadcast(levels.Zero), areCodes = T.BroadcastInt(-1);
+        for (int i = 0; i < values.Length; i += T.Width)
+        {
+            T code = LaneMath.RoundToEven(((T.Load(in values[i]) - origin) / step) + zero), within = LaneMath.Clamp(code, 0, levels.CodeCount - 1);
+            areCodes &= T.Equal(code, within);
+            T.StoreBytes(T.ToInt(within), ref codes[i]);
+        }
+
+        return IsSet(areCodes);
+    }
+
+    private static bool AreEqual<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> decoded) where T : unmanaged, ILanes<T>
+    {
+        T areEqual = T.BroadcastInt(-1);
+        for (int i = 0; i < values.Length; i += T.Width) areEqual &= T.Equal(T.Load(in values[i]), T.Load(in decoded[i]));
+        return IsSet(areEqual);
+    }
+
+    private static bool IsSet<T>(T mask) where T : unmanaged, ILanes<T> => T.TopBits(mask) == (1u << T.Width) - 1;
 }

@@ -13,7 +13,7 @@ namespace Qwen2Quant.Formats.Gguf;
 /// <item><c>split.*</c> keys are those of the output, whatever the source had (llama-quantize, gguf-split);</item>
 /// <item><c>general.quantization_version</c> 2 is appended when a tensor is quantized and the key is missing.</item>
 /// </list>
-/// Tensors are written in the order given, with all dimensions given.
+/// Verbatim plans take everything but the <c>split.*</c> keys as it is given. Tensors are written in the order given, with all dimensions given.
 /// </summary>
 public static class GgufPlan
 {
@@ -21,15 +21,15 @@ public static class GgufPlan
 
     /// <summary>One file. Tensors are padded to <c>general.alignment</c> where the metadata have it, else to 32 bytes, the last one included.</summary>
     /// <exception cref="QuantException">The file would break a rule of <see cref="GgufRules"/>.</exception>
-    public static PlannedFile Create(GgufMetadata metadata, IReadOnlyList<OutputTensor> tensors, string fileName) =>
-        PlanFile(Prepare(metadata, tensors, fileName), tensors, fileName);
+    public static PlannedFile Create(GgufMetadata metadata, IReadOnlyList<OutputTensor> tensors, string fileName, bool isVerbatim = false) =>
+        PlanFile(Prepare(metadata, tensors, fileName, isVerbatim), tensors, fileName);
 
     /// <summary>
     /// A split set named <c>prefix-00001-of-0000N.gguf</c>, a part for each element of <paramref name="parts"/>. The first
     /// carries all metadata, the others the <c>split.*</c> keys and a custom alignment.
     /// </summary>
     /// <exception cref="QuantException">The files would break a rule of <see cref="GgufRules"/>.</exception>
-    public static IReadOnlyList<PlannedFile> CreateSplit(GgufMetadata metadata, IReadOnlyList<IReadOnlyList<OutputTensor>> parts, string prefix)
+    public static IReadOnlyList<PlannedFile> CreateSplit(GgufMetadata metadata, IReadOnlyList<IReadOnlyList<OutputTensor>> parts, string prefix, bool isVerbatim = false)
     {
         OutputTensor[] all = [.. parts.SelectMany(part => part)];
         if (parts.Count is 0 or > GgufSplit.MostParts)
@@ -37,7 +37,7 @@ public static class GgufPlan
             throw GgufRefusal.Of(GgufRules.Split, prefix, "a split file cannot have this many parts", found: $"{parts.Count}", expected: $"1 to {GgufSplit.MostParts}");
         }
 
-        GgufMetadata first = Prepare(metadata, all, prefix);
+        GgufMetadata first = Prepare(metadata, all, prefix, isVerbatim);
         List<PlannedFile> planned = [];
         for (int i = 0; i < parts.Count; i++)
         {
@@ -55,8 +55,8 @@ public static class GgufPlan
 
     /// <summary>A split set cut as gguf-split does, by <paramref name="limit"/>.</summary>
     /// <exception cref="QuantException">The files would break a rule of <see cref="GgufRules"/>.</exception>
-    public static IReadOnlyList<PlannedFile> CreateSplit(GgufMetadata metadata, IReadOnlyList<OutputTensor> tensors, string prefix, GgufSplitLimit limit) =>
-        CreateSplit(metadata, limit.Cut(tensors, GgufHeaderReader.GetAlignment(metadata, prefix), prefix), prefix);
+    public static IReadOnlyList<PlannedFile> CreateSplit(GgufMetadata metadata, IReadOnlyList<OutputTensor> tensors, string prefix, GgufSplitLimit limit, bool isVerbatim = false) =>
+        CreateSplit(metadata, limit.Cut(tensors, GgufHeaderReader.GetAlignment(metadata, prefix), prefix), prefix, isVerbatim);
 
     private static GgufMetadata OfLaterPart(GgufMetadata first)
     {
@@ -66,7 +66,7 @@ public static class GgufPlan
     }
 
     /// <summary>The metadata that will be written, with everything checked that concerns all tensors together.</summary>
-    private static GgufMetadata Prepare(GgufMetadata metadata, IReadOnlyList<OutputTensor> tensors, string path)
+    private static GgufMetadata Prepare(GgufMetadata metadata, IReadOnlyList<OutputTensor> tensors, string path, bool isVerbatim)
     {
         GgufMetadata prepared = new();
         foreach ((string key, GgufValue value) in metadata)
@@ -74,7 +74,7 @@ public static class GgufPlan
             if (key is GgufKeys.SplitNo or GgufKeys.SplitCount or GgufKeys.SplitTensorCount) continue;
             CheckPair(key, value, path);
             bool isEmpty = value.IsArray ? value.Count == 0 : value.Type == GgufValueType.String && value.GetUtf8().IsEmpty;
-            if (!isEmpty) prepared.Set(key, value);
+            if (isVerbatim || !isEmpty) prepared.Set(key, value);
         }
 
         HashSet<string> names = new(StringComparer.Ordinal);
@@ -84,7 +84,7 @@ public static class GgufPlan
             if (!names.Add(tensor.Name)) throw GgufRefusal.Of(GgufRules.TensorName, path, "two tensors have the name", tensor.Name);
         }
 
-        if (prepared.Find(GgufKeys.QuantizationVersion) is null && tensors.Any(tensor => tensor.Type.IsQuantized))
+        if (!isVerbatim && prepared.Find(GgufKeys.QuantizationVersion) is null && tensors.Any(tensor => tensor.Type.IsQuantized))
         {
             prepared.Set(GgufKeys.QuantizationVersion, GgufValue.Scalar(QuantizationVersion));
         }

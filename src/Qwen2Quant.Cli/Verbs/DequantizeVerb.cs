@@ -36,7 +36,7 @@ internal static class DequantizeVerb
             long maxShardBytes = Sizes.Parse(session.Get(shardSize), shardSize.Name);
             ElementType elementType = RecipeOptions.FindType(session.Get(type), type.Name);
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
-            if (!source.Tensors.Tensors.Any(entry => (source.Raw.FindStored(entry.Name) ?? entry).Type.IsQuantized)) session.Context.Events.Report(new QuantEvent("not-quantized", "no tensor of the model is quantized"));
+            session.Context.Events.Report(Origin(source));
             string scheme = $"{session.Get(to)}:{session.Get(type)}";
             ConversionPlan plan = session.Get(to) == "gguf"
                 ? GgufPlanner.PlanConversion(source, elementType, session.Get(output), session.Context)
@@ -46,5 +46,18 @@ internal static class DequantizeVerb
             return ExitCodes.Done;
         }));
         return verb;
+    }
+
+    /// <summary>What the output comes from.</summary>
+    private static QuantEvent Origin(Checkpoint source)
+    {
+        string[] types = [.. source.Tensors.Tensors
+            .Select(entry => (source.Raw.FindStored(entry.Name) ?? entry).Type)
+            .Where(type => type.IsQuantized)
+            .GroupBy(type => type.Name, StringComparer.Ordinal)
+            .Select(group => $"{group.Count()} x {group.Key}")];
+        return types.Length == 0
+            ? new QuantEvent("not-quantized", "no tensor of the model is quantized")
+            : new QuantEvent("dequantized", $"the source is {source.ContainerName}: {string.Join(", ", types)}");
     }
 }

@@ -13,18 +13,18 @@ internal static class MergeVerb
         Argument<string> model = ModelOptions.Model();
         Option<string> output = ModelOptions.Out();
         Option<bool> force = ModelOptions.Force();
+        Option<bool> dryRun = new("--dry-run") { Description = "Check, and print the size; write nothing" };
         Verb verb = new(
             "merge",
             "Puts the parts of a GGUF file, or the shards of a safetensors folder, into one file; tensors and metadata stay as they are.",
             "merge qwen2-72b-Q4_K_M-00001-of-00003.gguf --out qwen2-72b-Q4_K_M.gguf",
             "merge ./Qwen2-7B --out qwen2-7b-one-file");
         verb.Arguments.Add(model);
-        verb.Options.Add(output);
-        verb.Options.Add(force);
+        foreach (Option option in new Option[] { output, force, dryRun }) verb.Options.Add(option);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            using ContainerCopy copy = ContainerCopy.Open(session.Get(model), null, session.Get(output), session.Get(force), session.Context);
-            Print(session, copy.Run());
+            using ContainerCopy copy = ContainerCopy.Open(session.Get(model), null, session.Get(output), session.Context);
+            Print(session, copy.Run(session.Get(force), session.Get(dryRun)));
             return ExitCodes.Done;
         }));
         return verb;
@@ -32,5 +32,5 @@ internal static class MergeVerb
 
     /// <summary>Prints what came of it.</summary>
     internal static void Print(Session session, ContainerReport report) => session.Print(report, ReportJson.Default.ContainerReport, writer =>
-        writer.WriteLine($"{TextEscape.Escape(report.Output)}: {report.Tensors} tensors in {report.Files} file{(report.Files == 1 ? "" : "s")}, {report.Bytes} bytes, {Format.Number(report.Seconds, "0.0")} s"));
+        writer.WriteLine($"{TextEscape.Escape(report.Output)}: {report.Tensors} tensors in {report.Files} file{(report.Files == 1 ? "" : "s")}, {report.Bytes} bytes, {(report.DryRun ? "nothing was written" : $"{Format.Number(report.Seconds, "0.0")} s")}"));
 }

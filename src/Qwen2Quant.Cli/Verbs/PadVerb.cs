@@ -2,6 +2,7 @@ using System.CommandLine;
 using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Reports;
@@ -33,6 +34,7 @@ internal static class PadVerb
             if (session.Get(multiple) < 1) throw new QuantException(ErrorKind.Usage, "--intermediate-multiple is out of range") { Found = $"{session.Get(multiple)}", Expected = "1 or more" };
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             using Checkpoint padded = PadPlanner.Open(source, session.Get(multiple), session.Get(untie));
+            foreach (QuantEvent change in PadPlanner.Changes(source.Config, padded.Config)) session.Context.Events.Report(change);
             ConversionPlan plan = PadPlanner.Plan(padded, session.Get(output), maxShardBytes, session.Context);
             ConversionReport report = new Conversion(padded, plan, new ConversionOptions("safetensors:auto", session.Get(force), DryRun: session.Get(dryRun), Effort: Effort.Reference), session.Context).Run();
             session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));

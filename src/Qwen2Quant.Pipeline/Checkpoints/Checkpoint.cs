@@ -19,7 +19,7 @@ public sealed class Checkpoint : IDisposable
 {
     private readonly IFileLayer _files;
     private readonly Lazy<TokenizerDefinition> _tokenizer;
-    private readonly Dictionary<string, FileIdentity> _identities;
+    private readonly SourceFiles _sources;
 
     private Checkpoint(ModelLocation location, IFileLayer files, IReadOnlyList<string> weightPaths, Qwen2Config config, ITensorSource raw, CanonicalView view, Func<TokenizerDefinition> loadTokenizer)
     {
@@ -28,9 +28,9 @@ public sealed class Checkpoint : IDisposable
         Config = config;
         Raw = raw;
         Tensors = view;
-        WeightPaths = weightPaths;
         _tokenizer = new Lazy<TokenizerDefinition>(loadTokenizer);
-        _identities = weightPaths.ToDictionary(path => path, files.IdentifyTyped, StringComparer.Ordinal);
+        _sources = new SourceFiles(files, weightPaths);
+        Gguf = raw as GgufFile;
     }
 
     public ModelLocation Location { get; }
@@ -44,10 +44,10 @@ public sealed class Checkpoint : IDisposable
     public CanonicalView Tensors { get; }
 
     /// <summary>The files that hold weights.</summary>
-    public IReadOnlyList<string> WeightPaths { get; }
+    public IReadOnlyList<string> WeightPaths => _sources.Paths;
 
     /// <summary>The GGUF file, when the model is one.</summary>
-    public GgufFile? Gguf => Raw as GgufFile;
+    public GgufFile? Gguf { get; private init; }
 
     /// <summary>generation_config.json, where there is one.</summary>
     public GenerationConfig? Generation { get; private init; }
@@ -64,8 +64,7 @@ public sealed class Checkpoint : IDisposable
         : $"safetensors{(WeightPaths.Count > 1 ? $" in {WeightPaths.Count} shards" : "")}{(Raw is PackedCheckpoint packed ? $", {packed.LayoutName}" : "")}";
 
     /// <summary>The files of weights with their lengths and times: equal when the weights are.</summary>
-    internal string Identity => string.Join('\n', _identities.Select(pair => string.Create(
-        System.Globalization.CultureInfo.InvariantCulture, $"{pair.Value.ResolvedPath} {pair.Value.Length} {pair.Value.LastWriteUtc:O}")));
+    internal string Identity => _sources.Identity;
 
     /// <summary>The tokens that end a text: what its tokenizer, configuration and generation settings name.</summary>
     public HashSet<int> StopTokens(ITokenizer tokenizer) => [.. tokenizer.EndOfTextIds, .. Config.EosTokenIds, .. Generation?.EosTokenIds ?? []];
@@ -85,7 +84,7 @@ public sealed class Checkpoint : IDisposable
     /// <summary>The same files seen as another model: to be closed before this one, which it leaves open.</summary>
     /// <param name="tensors">All tensors of <paramref name="config"/>'s catalogue.</param>
     internal Checkpoint Rewritten(Qwen2Config config, ITensorSource tensors) =>
-        new(Location, _files, WeightPaths, config, tensors, CanonicalView.Over(tensors, TensorCatalogue.For(config), Location.Path), () => Tokenizer) { Generation = Generation, CompanionNames = CompanionNames };
+        new(Location, _files, WeightPaths, config, tensors, CanonicalView.Over(tensors, TensorCatalogue.For(config), Location.Path), () => Tokenizer) { Gguf = Gguf, Generation = Generation, CompanionNames = CompanionNames };
 
     /// <summary>A companion file's bytes, or null when the model has none of that name.</summary>
     public byte[]? ReadCompanion(string name, RunContext context)
@@ -113,19 +112,7 @@ public sealed class Checkpoint : IDisposable
     }
 
     /// <summary>Refuses a source that was changed since it was opened.</summary>
-    public void RequireUnchanged()
-    {
-        foreach ((string path, FileIdentity before) in _identities)
-        {
-            if (_files.IdentifyTyped(path) == before) continue;
-            throw new QuantException(ErrorKind.InvalidInput, "the source was changed while it was read")
-            {
-                Rule = WeightFileRules.FileUnchanged,
-                Path = path,
-                Remedy = "Run again when nothing writes to it.",
-            };
-        }
-    }
+    public void RequireUnchanged() => _sources.RequireUnchanged();
 
     public void Dispose() => Tensors.Dispose();
 

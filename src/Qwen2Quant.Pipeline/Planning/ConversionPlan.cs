@@ -18,6 +18,9 @@ public sealed record PlanItem(int FileIndex, PlannedTensor Target, ElementType R
     /// <summary>Where the rows go when the layout scatters them; the target then names the tensor, and its offset is that of the codes.</summary>
     public IScatteredTarget? Scattered { get; init; }
 
+    /// <summary>The bytes are taken over whatever they mean, also those of types that are sized only and values that are not finite.</summary>
+    public bool IsVerbatim { get; init; }
+
     /// <summary>The integers of the parts are taken over: the target's type holds their very values.</summary>
     public bool IsExact { get; init; }
 

@@ -40,6 +40,12 @@ public static class GgufPlanner
         RequireNoRequantizing(items, source);
         PlanningNotes.AddLost(events, source);
         GgufMetadata metadata = type is null && source.Gguf is { } gguf ? gguf.Metadata.Clone() : Metadata(source, PlainFileTypes.GetValueOrDefault(matrices.Name), context);
+        if (type is { IsQuantized: false })
+        {
+            // They are about codes that are no longer there.
+            foreach (string key in metadata.Select(pair => pair.Key).Where(key => key.StartsWith("quantize.", StringComparison.Ordinal)).ToArray()) metadata.Remove(key);
+        }
+
         return Finish(items, metadata, 1, target, events);
     }
 

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Running;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Running;
@@ -38,6 +39,22 @@ public static class PadPlanner
             if (more <= width) return checked(width + more);
             throw new QuantException(ErrorKind.Usage, "--intermediate-multiple is more than twice a width") { Path = source.Location.Path, Tensor = key, Found = $"{width}", Expected = $"{(multiple + 1) / 2} or more for multiples of {multiple}" };
         }
+    }
+
+    /// <summary>What <see cref="Open"/> changed.</summary>
+    public static IEnumerable<QuantEvent> Changes(Qwen2Config before, Qwen2Config after)
+    {
+        foreach ((string key, int old, int padded) in new[]
+        {
+            ("intermediate_size", before.IntermediateSize, after.IntermediateSize),
+            ("moe_intermediate_size", before.MoeIntermediateSize, after.MoeIntermediateSize),
+            ("shared_expert_intermediate_size", before.SharedExpertIntermediateSize, after.SharedExpertIntermediateSize),
+        })
+        {
+            if (old != padded) yield return new QuantEvent("padded", $"{key}: {old} became {padded}");
+        }
+
+        if (before.TieWordEmbeddings != after.TieWordEmbeddings) yield return new QuantEvent("untied", "the embedding is written once more as lm_head.weight");
     }
 
     /// <summary>Plans the folder of a padded model, in the source's types.</summary>

@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
@@ -15,7 +16,7 @@ namespace Qwen2Quant.Pipeline.Planning;
 
 /// <summary>
 /// Plans the same integers in another layout. What the source has plain stays plain; a quantized matrix is taken over where the target's grid holds its very values,
-/// which reading all of them shows, and otherwise refused or, if that is allowed, rounded once more.
+/// which reading all of them shows, and otherwise refused or, if that is allowed, rounded once more. Matrices that the layout has no place for become plain, which is an event.
 /// </summary>
 public static class RepackPlanner
 {
@@ -73,12 +74,13 @@ public static class RepackPlanner
 
     private static ConversionPlan Check(Checkpoint source, ConversionPlan plan, string scheme, bool allowRequantize, RunContext context)
     {
-        bool[] holds = [.. plan.Items.Select(item => item.Target.Tensor.Type.IsQuantized && !item.IsCopy)];
+        bool[] holds = [.. plan.Items.Select(item => !item.IsCopy)];
         List<(int Item, TensorEntry Part, long Row)> tasks = [];
         foreach ((int index, PlanItem item) in plan.Items.Index())
         {
+            ElementType type = item.Target.Tensor.Type;
             if (!holds[index]) continue;
-            holds[index] = item.Parts.All(part => part.Type.IsQuantized && ExactRows.Create(part.Type, item.Target.Tensor.Type, checked((int)part.Shape.RowLength)) is not null);
+            holds[index] = !type.IsQuantized || item.Parts.All(part => part.Type.IsQuantized && ExactRows.Create(part.Type, type, checked((int)part.Shape.RowLength)) is not null);
             if (!holds[index]) continue;
             foreach (TensorEntry part in item.Parts)
             {
@@ -96,13 +98,23 @@ public static class RepackPlanner
             }, context.Cancellation);
         }
 
-        PlanItem[] items = [.. plan.Items.Select((item, index) => item with { IsExact = holds[index] })];
+        PlanItem[] items = [.. plan.Items.Select((item, index) => item with { IsExact = holds[index] && item.Target.Tensor.Type.IsQuantized })];
         PlanItem[] lossy = [.. items.Where(item => item.Target.Tensor.Type.IsQuantized && !item.IsCopy && !item.IsExact)];
         if (lossy.Length > 0 && !allowRequantize) throw CannotHold(source, scheme, lossy);
-        // Also those that have plain types in the target.
-        IEnumerable<QuantEvent> events = plan.Events.Where(known => known.Code != "requantized").Concat(lossy.Select(item =>
-            new QuantEvent("requantized", $"{item.Name}: {item.Target.Tensor.Type.Name} does not hold the values of {StoredType(source, item.Parts[0].Name).Name}; rounded once more", item.Name)));
+        IEnumerable<QuantEvent> events = plan.Events.Where(known => known.Code != "requantized")
+            .Concat(lossy.Select(item => new QuantEvent("requantized", $"{item.Name}: {item.Target.Tensor.Type.Name} does not hold the values of {StoredType(source, item.Parts[0].Name).Name}; rounded once more", item.Name)))
+            .Concat(items.Index().Select(pair => PlainNote(source, pair.Item, holds[pair.Index])).OfType<QuantEvent>());
         return plan with { Items = items, Events = [.. events] };
+    }
+
+    /// <summary>What is to be said of a tensor that is plain in the output.</summary>
+    private static QuantEvent? PlainNote(Checkpoint source, PlanItem item, bool holds)
+    {
+        if (item.IsCopy || item.Target.Tensor.Type.IsQuantized) return null;
+        ElementType from = StoredType(source, item.Parts[0].Name);
+        string rounded = holds ? "" : ", which rounds its values";
+        if (from.IsQuantized) return new QuantEvent("dequantized", $"{item.Name}: the layout has no place for {from.Name}; written as {item.Target.Tensor.Type.Name}{rounded}", item.Name);
+        return holds ? null : new QuantEvent("rounded", $"{item.Name}: {from.Name} in the source, written as {item.Target.Tensor.Type.Name}{rounded}", item.Name);
     }
 
     private static bool Holds(CanonicalView tensors, TensorEntry part, long firstRow, ElementType type)
@@ -110,6 +122,7 @@ public static class RepackPlanner
         int rowLength = (int)part.Shape.RowLength, count = (int)Math.Min(RowsPerTask, part.Shape.RowCount - firstRow), rowBytes = (int)part.Type.ByteCount(rowLength);
         byte[] rows = new byte[count * rowBytes], encoded = new byte[type.ByteCount(rowLength)];
         tensors.ReadRaw(part, firstRow * rowBytes, rows);
+        if (!type.IsQuantized) return HoldsPlain(part.Type, rows, type, new float[count * rowLength]);
         ExactRows exact = ExactRows.Create(part.Type, type, rowLength)!;
         for (int row = 0; row < count; row++)
         {
@@ -117,6 +130,16 @@ public static class RepackPlanner
         }
 
         return true;
+    }
+
+    private static bool HoldsPlain(ElementType from, ReadOnlySpan<byte> rows, ElementType to, Span<float> values)
+    {
+        byte[] encoded = new byte[to.ByteCount(values.Length)];
+        float[] decoded = new float[values.Length];
+        from.Decode(rows, values);
+        to.EncodeRow(values, default, Effort.Reference, encoded);
+        to.Decode(encoded, decoded);
+        return values.SequenceEqual(decoded);
     }
 
     private static QuantException CannotHold(Checkpoint source, string scheme, PlanItem[] lossy)
@@ -131,7 +154,7 @@ public static class RepackPlanner
             Tensor = first.Name,
             Found = StoredType(source, first.Parts[0].Name).Name + (isPermuted ? " in permuted groups" : ""),
             Expected = $"a type whose values are some of {first.Target.Tensor.Type.Name}'s",
-            Remedy = "Choose a scheme with as many bits and groups no longer, quantize the original model, or pass --allow-requantize to round once more.",
+            Remedy = "Choose a scheme with as many bits, groups no longer and zeros of its own (-asym), quantize the original model, or pass --allow-requantize to round once more.",
         };
     }
 }

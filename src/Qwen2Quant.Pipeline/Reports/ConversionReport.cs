@@ -42,7 +42,10 @@ public sealed record GptqSeconds(double Forward, double Gram, double Rescale, do
 
 /// <summary>What merging or splitting gave.</summary>
 /// <param name="Output">Path of the folder or file; of a split one the path of its first part.</param>
-public sealed record ContainerReport(string Output, int Files, int Tensors, long Bytes, double Seconds);
+/// <param name="Files">That hold tensors.</param>
+/// <param name="Bytes">Bytes of all its files.</param>
+/// <param name="DryRun">True when nothing was written.</param>
+public sealed record ContainerReport(string Output, int Files, int Tensors, long Bytes, double Seconds, bool DryRun, IReadOnlyList<QuantEvent> Events);
 
 /// <summary>What a conversion did; printed by <c>--json</c> and kept beside the output.</summary>
 /// <param name="Version">Version of this program.</param>

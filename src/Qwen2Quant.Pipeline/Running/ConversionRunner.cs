@@ -63,7 +63,27 @@ internal sealed class ConversionRunner
     }
 
     /// <summary>Reads every slab back through the public reader and compares it with what was meant to be written.</summary>
-    public void Verify(ITensorSource output) => Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
+    /// <exception cref="QuantException">A tensor is not where the plan has it, or holds something else.</exception>
+    public void Verify(ITensorSource output)
+    {
+        foreach (PlanItem item in _plan.Items) RequireAsPlanned(item, output.FindStored(item.Name));
+        Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) => RequireAsWritten(output, index, buffers), _context.Cancellation);
+    }
+
+    private void RequireAsPlanned(PlanItem item, TensorEntry? entry)
+    {
+        OutputTensor expected = item.Target.Tensor;
+        if (entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset) return;
+        throw new QuantException(ErrorKind.Verification, "the output does not read back as planned")
+        {
+            Path = _plan.Target,
+            Tensor = item.Name,
+            Found = entry is null ? "no such tensor" : $"{entry.Type} {entry.Shape} at {entry.ByteOffset}",
+            Expected = $"{expected.Type} {expected.Shape} at {item.Target.ByteOffset}",
+        };
+    }
+
+    private void RequireAsWritten(ITensorSource output, int index, Buffers buffers)
     {
         Slab slab = _slabs[index];
         Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
@@ -76,7 +96,7 @@ internal sealed class ConversionRunner
             ByteOffset = slab.Item.Target.ByteOffset + (slab.Item.Scattered is null ? slab.TensorOffset : 0),
             Remedy = "Check the disk.",
         };
-    }, _context.Cancellation);
+    }
 
     private static List<Slab> CutSlabs(ConversionPlan plan)
     {
@@ -84,6 +104,12 @@ internal sealed class ConversionRunner
         for (int itemIndex = 0; itemIndex < plan.Items.Count; itemIndex++)
         {
             PlanItem item = plan.Items[itemIndex];
+            if (item.IsVerbatim)
+            {
+                for (long offset = 0; offset < item.ByteLength; offset += SlabBytes) slabs.Add(new Slab(itemIndex, item, item.Parts[0], default, 0, 0, offset, Math.Min(SlabBytes, item.ByteLength - offset)));
+                continue;
+            }
+
             long tensorOffset = 0;
             for (int partIndex = 0; partIndex < item.Parts.Count; partIndex++)
             {
@@ -112,6 +138,14 @@ internal sealed class ConversionRunner
 
     private ErrorSums Encode(Slab slab, int index, IReadOnlyList<IWriteFile> files, Buffers buffers)
     {
+        if (slab.Item.IsVerbatim)
+        {
+            Span<byte> bytes = Buffers.Take(ref buffers.Raw, (int)slab.TargetBytes);
+            _source.ReadRaw(slab.Part, slab.TensorOffset, bytes);
+            Write(slab, index, files, bytes, default);
+            return new ErrorSums();
+        }
+
         ElementType target = slab.Item.Target.Tensor.Type;
         int rowLength = checked((int)slab.Part.Shape.RowLength);
         int sourceRowBytes = checked((int)slab.Part.Type.ByteCount(rowLength));

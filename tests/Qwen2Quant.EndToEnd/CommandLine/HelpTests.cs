@@ -5,7 +5,7 @@ namespace Qwen2Quant.EndToEnd.CommandLine;
 /// <summary>Help, completion and version.</summary>
 public sealed class HelpTests
 {
-    private static readonly string[] Known = ["inspect", "convert", "quantize", "calibrate", "perplexity", "compare", "verify", "generate", "tokenize", "types", "completion"];
+    private static readonly string[] Known = ["inspect", "convert", "quantize", "calibrate", "perplexity", "compare", "verify", "merge", "split", "dequantize", "repack", "pad", "generate", "tokenize", "types", "completion"];
 
     [Fact]
     public void HelpOfEveryVerbEndsWithExamplesOfIt()

@@ -57,6 +57,29 @@ public sealed class JsonContractTests : IDisposable
     }
 
     [Fact]
+    public void SplitMergeDequantizePadAndRepack()
+    {
+        string whole = _folder.File("m.gguf"), packed = _folder.File("packed");
+        CliCommand.Succeed("quantize", Models.Tiny, "--to", "gguf:Q8_0", "--out", whole);
+        JsonElement plan = Json("split", whole, "--max-shard-size", "1MB", "--out", _folder.File("cut.gguf"), "--dry-run");
+        Has(plan, "output", "files", "tensors", "bytes", "seconds", "dry_run", "events");
+        Assert.False(File.Exists(plan.GetProperty("output").GetString()));
+        JsonElement split = Json("split", whole, "--max-shard-size", "1MB", "--out", _folder.File("cut.gguf"));
+        Assert.Equal(plan.GetProperty("files").GetInt32(), Directory.GetFiles(_folder.Path, "cut-*.gguf").Length);
+        Json("merge", split.GetProperty("output").GetString()!, "--out", _folder.File("again.gguf"));
+        Assert.Equal(File.ReadAllBytes(whole), File.ReadAllBytes(_folder.File("again.gguf")));
+
+        Assert.Contains("GGUF v3: 22 x Q8_0", Event(Json("dequantize", whole, "--out", _folder.File("plain")), "dequantized"), StringComparison.Ordinal);
+        Assert.Equal("intermediate_size: 512 became 600", Event(Json("pad", Models.Tiny, "--intermediate-multiple", "600", "--out", _folder.File("padded")), "padded"));
+        CliCommand.Succeed("quantize", Models.Tiny, "--to", "gptq:w4g32", "--method", "rtn", "--out", packed);
+        JsonElement repacked = Json("repack", packed, "--to", "gguf:Q4_0", "--out", _folder.File("r.gguf"));
+        Assert.Equal(21, repacked.GetProperty("tensors").EnumerateArray().Count(tensor => tensor.GetProperty("solver").ValueEquals("exact")));
+
+        static string Event(JsonElement report, string code) =>
+            report.GetProperty("events").EnumerateArray().Single(item => item.GetProperty("code").ValueEquals(code)).GetProperty("message").GetString()!;
+    }
+
+    [Fact]
     public void Perplexity()
     {
         JsonElement result = Json("perplexity", Models.Tiny, "--data", "builtin:text", "--chunks", "2", "--context", "128");

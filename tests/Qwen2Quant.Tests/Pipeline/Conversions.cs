@@ -47,6 +47,13 @@ internal static class Conversions
         return new Conversion(source, plan, options ?? new ConversionOptions("gptq:" + scheme), context).Run();
     }
 
+    /// <summary>Merges, or splits by a limit.</summary>
+    public static ContainerReport Copy(string path, string target, ContainerLimit? limit = null, RunContext? context = null)
+    {
+        using ContainerCopy copy = ContainerCopy.Open(path, limit, target, context ?? new RunContext());
+        return copy.Run(force: false, dryRun: false);
+    }
+
     /// <summary>The same importance for every column, for the tensors whose names hold <paramref name="part"/>.</summary>
     public static Importance EvenImportance(string model, string part = "")
     {

@@ -39,6 +39,25 @@ public sealed class FaultTests(ITestOutputHelper output) : IDisposable
     [InlineData(Fault.Truncated)]
     public void ToGptq(Fault fault) => Check(fault, isFolder: true, (source, target, context) => Conversions.ToGptq(source, target, "w4g32", context));
 
+    [Theory]
+    [InlineData(Fault.InputOutput)]
+    [InlineData(Fault.NoSpace)]
+    [InlineData(Fault.ShortRead)]
+    [InlineData(Fault.Truncated)]
+    public void ToShards(Fault fault) => Check(fault, isFolder: true, (source, target, context) => Conversions.Copy(source, target, new ContainerLimit(60_000, null), context));
+
+    [Theory]
+    [InlineData(Fault.InputOutput)]
+    [InlineData(Fault.NoSpace)]
+    [InlineData(Fault.ShortRead)]
+    [InlineData(Fault.Truncated)]
+    public void ToMergedGguf(Fault fault)
+    {
+        Conversions.ToGguf(TestCheckpoint.Write(_folder.File("folder"), TestCheckpoint.Small with { NumHiddenLayers = 1 }), _folder.File("whole.gguf"));
+        SplitFiles.Cut(_folder.File("whole.gguf"), "parts", 4, 8);
+        Check(fault, isFolder: false, (_, target, context) => Conversions.Copy(_folder.File("parts-00002-of-00003.gguf"), target, null, context));
+    }
+
     /// <summary>Parts get their names one after the other, the first part last: no run may leave one that opens and is not whole.</summary>
     [Theory]
     [InlineData(Fault.InputOutput)]

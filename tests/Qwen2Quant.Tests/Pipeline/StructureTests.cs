@@ -5,6 +5,7 @@ using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
+using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
@@ -113,6 +114,29 @@ public sealed class StructureTests : IDisposable
         for (int i = 0; i < expected.Length; i++) Assert.Equal(expected[i], actual[i], 1e-6f * largest);
     }
 
+    /// <summary>A GGUF file has no companions to copy: what it says of tokenizer and configuration becomes files.</summary>
+    [Fact]
+    public void APaddedGgufFileIsAWholeFolder()
+    {
+        string path = _folder.File("m.gguf");
+        Conversions.ToGguf("builtin:tiny", path);
+        RunContext context = new();
+        using Checkpoint source = Checkpoint.Open(path, context);
+        using (Checkpoint padded = PadPlanner.Open(source, 768, true))
+        {
+            Assert.Equal(["intermediate_size: 512 became 768", "the embedding is written once more as lm_head.weight"], PadPlanner.Changes(source.Config, padded.Config).Select(item => item.Message));
+            new Conversion(padded, PadPlanner.Plan(padded, _folder.File("out"), long.MaxValue, context), new ConversionOptions("pad"), context).Run();
+        }
+
+        using Checkpoint output = Checkpoint.Open(_folder.File("out"), context);
+        Assert.Equal((768, false), (output.Config.IntermediateSize, output.Config.TieWordEmbeddings));
+        int[] tokens = new BpeTokenizer(source.Tokenizer).Encode("And the LORD said unto Moses,", parseSpecial: false).ToArray();
+        Assert.Equal(tokens, new BpeTokenizer(output.Tokenizer).Encode("And the LORD said unto Moses,", parseSpecial: false));
+        float[] expected = Logits(source, tokens), actual = Logits(output, tokens);
+        float largest = expected.Max(MathF.Abs);
+        for (int i = 0; i < expected.Length; i++) Assert.Equal(expected[i], actual[i], 1e-6f * largest);
+    }
+
     [Fact]
     public void WhatCannotBePaddedIsRefused()
     {
@@ -125,11 +149,7 @@ public sealed class StructureTests : IDisposable
         Assert.Equal(PipelineRules.SourceNotQuantized, Assert.Throws<QuantException>(() => PadPlanner.Open(packed, 64, false)).Rule);
     }
 
-    private static ContainerReport Copy(string path, ContainerLimit? limit, string target)
-    {
-        using ContainerCopy copy = ContainerCopy.Open(path, limit, target, false, new RunContext());
-        return copy.Run();
-    }
+    private static ContainerReport Copy(string path, ContainerLimit? limit, string target) => Conversions.Copy(path, target, limit);
 
     private static float[] Logits(Checkpoint checkpoint, int[] tokens)
     {
