@@ -85,6 +85,10 @@ public abstract record PackedScheme
     /// <exception cref="QuantException">Usage: there is none of that spelling, or the layout has one scheme for all modules.</exception>
     public virtual PackedScheme OfModule(string text) => throw new QuantException(ErrorKind.Usage, $"the modules of {this} have one type") { Found = text, Expected = "plain", Remedy = "Leave --tensor-type out, or let it keep modules plain." };
 
+    /// <summary>True for a type of the source that the scheme has, whatever the scale of its whole matrix is: such matrices are copied.</summary>
+    /// <param name="scales">As the plain type of <see cref="TypeFor"/>.</param>
+    public virtual bool Takes(ElementType type, ElementType scales) => false;
+
     /// <summary>The element type of a matrix with rows of that length; null where the scheme has none.</summary>
     /// <param name="plain">Type of plain tensors, which scales of some layouts have too.</param>
     public abstract ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest);

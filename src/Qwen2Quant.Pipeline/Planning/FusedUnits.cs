@@ -54,7 +54,7 @@ internal sealed class FusedUnits
     /// <summary>The scheme that a matrix is packed under; null for plain ones.</summary>
     public PackedScheme? SchemeOf(string name) => _packed.Contains(name) ? _asked[name] : null;
 
-    /// <summary>The largest magnitude in the unit of each matrix whose scheme wants to know; reads their weights.</summary>
+    /// <summary>The largest magnitude of each matrix whose scheme wants to know, and of those that engines fuse it with, of an expert gate and up; reads their weights.</summary>
     public IReadOnlyDictionary<string, float> FindLargest(ITensorSource source, RunContext context)
     {
         CanonicalTensor[] wanted = [.. Linears.Where(tensor => SchemeOf(tensor.Name) is { NeedsLargest: true })];
@@ -70,7 +70,7 @@ internal sealed class FusedUnits
             }
         }, context.Cancellation);
         Dictionary<string, float> found = new(StringComparer.Ordinal);
-        foreach (var unit in wanted.Index().GroupBy(item => (item.Item.Layer, PatternOf(item.Item.Role))))
+        foreach (var unit in wanted.Index().GroupBy(item => (item.Item.Layer, item.Item.Expert, item.Item.Role == TensorRole.ExpertDown, PatternOf(item.Item.Role))))
         {
             float most = unit.Max(item => largest[item.Index]);
             foreach (var item in unit) found.Add(item.Item.Name, most);

@@ -30,7 +30,7 @@ public static class PackedPlanner
         List<OutputTensor> outputs = [];
         foreach (CanonicalTensor tensor in source.Tensors.Catalogue.Tensors)
         {
-            (ElementType requested, ElementType actual) = StaysPlain(tensor) ? (plain, plain) : Choose(tensor, plain, scales, units, new Magnitudes(largest.GetValueOrDefault(tensor.Name), LargestInput(tensor, options)));
+            (ElementType requested, ElementType actual) = StaysPlain(tensor) ? (plain, plain) : Choose(tensor, Stored(tensor).Type, plain, scales, units, new Magnitudes(largest.GetValueOrDefault(tensor.Name), LargestInput(tensor, options)));
             if (!ReferenceEquals(requested, actual)) events.Add(Unfit(tensor, units.Asked(tensor.Name) ?? scheme, actual));
             (string name, int? expert) = GgufNames.FromHuggingFace(tensor.Name)!.Value;
             items.Add(new PlanItem(0, new PlannedTensor(new OutputTensor(tensor.Name, actual, tensor.Shape), 0), requested, [source.Tensors.Find(tensor.Name)!])
@@ -56,7 +56,9 @@ public static class PackedPlanner
         List<CompanionFile> companions = [new("config.json", FolderPlanner.WriteJson(config)), .. ownFiles, .. FolderPlanner.Companions(source, context)];
         companions.Add(new CompanionFile(ModelCard.FileName, ModelCard.Write(source.Location.DisplayName, source.FindLicense(context), scheme.ToString(), Conversion.Version, items, scheme.LibraryName, scheme.Commands(Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(target)))))));
         if (files.Index is not null) companions.Add(new CompanionFile(SafetensorsPlan.IndexFileName, files.Index));
-        bool StaysPlain(CanonicalTensor tensor) => options.KeepsPlain && tensor.Shape.Rank > 1 && !(source.Raw.FindStored(tensor.Name) ?? source.Tensors.Find(tensor.Name)!).Type.IsQuantized;
+        bool StaysPlain(CanonicalTensor tensor) => options.KeepsPlain && tensor.Shape.Rank > 1 && !Stored(tensor).Type.IsQuantized;
+
+        TensorEntry Stored(CanonicalTensor tensor) => source.Raw.FindStored(tensor.Name) ?? source.Tensors.Find(tensor.Name)!;
 
         return new ConversionPlan
         {
@@ -85,12 +87,12 @@ public static class PackedPlanner
         return known.TryGetValue(input, out float largest) ? largest : known.Where(pair => pair.Key.Layer == input.Layer && (pair.Key.Kind == input.Kind || pair.Key.Kind == LinearInputKind.FeedForward)).Max(pair => pair.Value);
     }
 
-    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType plain, ElementType scales, FusedUnits units, Magnitudes largest)
+    private static (ElementType Requested, ElementType Actual) Choose(CanonicalTensor tensor, ElementType stored, ElementType plain, ElementType scales, FusedUnits units, Magnitudes largest)
     {
         if (units.Asked(tensor.Name) is { } scheme)
         {
             // A requested type that no row of this length has is shown by that of a group.
-            ElementType requested = scheme.TypeFor(tensor.Shape.RowLength, scales, largest) ?? scheme.TypeFor(ShortestRow, scales, largest)!;
+            ElementType requested = scheme.Takes(stored, scales) ? stored : scheme.TypeFor(tensor.Shape.RowLength, scales, largest) ?? scheme.TypeFor(ShortestRow, scales, largest)!;
             return (requested, units.Packed.Contains(tensor.Name) ? requested : plain);
         }
 

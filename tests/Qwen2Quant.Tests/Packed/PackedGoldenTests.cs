@@ -73,6 +73,8 @@ public sealed class PackedGoldenTests : IDisposable
     [InlineData("llmcompressor-W4A16-gptq-actorder", "gptq:w4g128")]
     [InlineData("llmcompressor-W8A8-smoothquant-gptq", "gptq:w8g128")]
     [InlineData("llmcompressor-W8A8-smoothquant-gptq", "gguf:Q8_0")]
+    [InlineData("llmcompressor-NVFP4A16", "compressed-tensors:NVFP4A16")]
+    [InlineData("llmcompressor-FP8_DYNAMIC", "compressed-tensors:FP8_DYNAMIC")]
     [InlineData("mlx-w4g64", "gguf:Q4_1")]
     public void RepackedTheyHaveTheSamePerplexity(string folder, string scheme)
     {

@@ -71,6 +71,8 @@ public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisi
         return new CtScheme(preset, hasGroup ? int.Parse(match.Groups["group"].ValueSpan, CultureInfo.InvariantCulture) : preset.GroupSize, isOrdered ? ColumnVisits.Activation : ColumnVisits.Natural);
     }
 
+    public override bool Takes(ElementType type, ElementType scales) => IsNvfp4 ? type is Nvfp4Type : GroupSize == 0 && type is Fp8TensorType { InputScale: > 0 } fp8 && ReferenceEquals(fp8.ScaleType, scales);
+
     public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
     {
         if (GroupSize == 0) return Fp8TensorType.Fitting(largest.Weights, plain, largest.Inputs);

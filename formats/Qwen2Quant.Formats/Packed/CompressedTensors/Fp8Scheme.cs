@@ -37,6 +37,8 @@ public sealed record Fp8Scheme(bool IsBlock) : PackedScheme
         };
     }
 
+    public override bool Takes(ElementType type, ElementType scales) => !IsBlock && type is Fp8TensorType { InputScale: 0 } fp8 && ReferenceEquals(fp8.ScaleType, PlainTypes.F32);
+
     public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest) => IsBlock ? Fp8Type.Of(TileLength, PlainTypes.F32, TileLength) : Fp8TensorType.Fitting(largest.Weights, PlainTypes.F32);
 
     public override string ToString() => Prefix + (IsBlock ? Block : Tensor);
