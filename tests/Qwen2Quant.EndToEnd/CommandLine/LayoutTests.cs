@@ -16,9 +16,7 @@ public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
 
     [Theory]
     [InlineData("awq:w4g64", "AWQ GEMM")]
-    [InlineData("compressed-tensors:W4A16_ASYM-g64", "compressed-tensors")]
     [InlineData("compressed-tensors:FP8", "compressed-tensors")]
-    [InlineData("fp8:tensor", "FP8")]
     [InlineData("mlx:w4g64", "MLX")]
     public void AFolderIsMadeMeasuredAndUndone(string scheme, string container)
     {
@@ -55,8 +53,6 @@ public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
     /// <summary>Checkpoints that others wrote, as GGUF in single precision.</summary>
     [LlamaTheory(Shared = true)]
     [InlineData("autoawq-g128")]
-    [InlineData("gptqmodel-moe-g128-4bit")]
-    [InlineData("llmcompressor-FP8_DYNAMIC")]
     [InlineData("llmcompressor-NVFP4A16")]
     [InlineData("mlx-w3g32")]
     public void LlamaCppFindsThePerplexityOfGoldens(string folder)
