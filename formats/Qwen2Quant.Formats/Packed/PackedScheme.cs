@@ -53,6 +53,9 @@ public abstract record PackedScheme
     /// <summary>What safetensors files say in their metadata for <c>format</c>.</summary>
     public virtual string FileFormat => "pt";
 
+    /// <summary>True when an index says how many parameters the model has, as if none were packed.</summary>
+    public virtual bool CountsParameters => false;
+
     /// <summary>True when embedding and output matrix are packed too.</summary>
     public virtual bool PacksAll => false;
 

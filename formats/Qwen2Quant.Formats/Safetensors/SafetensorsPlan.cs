@@ -40,14 +40,15 @@ public sealed class SafetensorsPlan
 
     /// <param name="metadata">Strings of <c>__metadata__</c>, the same in every file; none is written when it is empty.</param>
     /// <param name="maxShardBytes">Most bytes of tensor data in one file, headers not counted.</param>
+    /// <param name="parameterCount"><c>total_parameters</c> of the index, which mlx-lm writes; null for none.</param>
     /// <exception cref="QuantException">The tensors cannot stand in a file that keeps <see cref="SafetensorsRules"/>.</exception>
-    public static SafetensorsPlan Create(IReadOnlyList<OutputTensor> tensors, IReadOnlyDictionary<string, string> metadata, long maxShardBytes)
+    public static SafetensorsPlan Create(IReadOnlyList<OutputTensor> tensors, IReadOnlyDictionary<string, string> metadata, long maxShardBytes, long? parameterCount = null)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
         SafetensorsOutputCheck.Check(tensors, metadata);
         List<List<OutputTensor>> shards = Deal(tensors, maxShardBytes);
         PlannedFile[] files = [.. shards.Select((shard, i) => SafetensorsHeaderWriter.Plan(FileName(i, shards.Count), shard, metadata))];
-        return new SafetensorsPlan(files, files.Length == 1 ? null : WriteIndex(files));
+        return new SafetensorsPlan(files, files.Length == 1 ? null : WriteIndex(files, parameterCount));
     }
 
     private static List<List<OutputTensor>> Deal(IReadOnlyList<OutputTensor> tensors, long maxShardBytes)
@@ -83,7 +84,7 @@ public sealed class SafetensorsPlan
         ? SingleFileName
         : string.Create(CultureInfo.InvariantCulture, $"model-{index + 1:D5}-of-{count:D5}.safetensors");
 
-    private static byte[] WriteIndex(PlannedFile[] files)
+    private static byte[] WriteIndex(PlannedFile[] files, long? parameterCount)
     {
         ArrayBufferWriter<byte> buffer = new();
         using (Utf8JsonWriter writer = new(buffer, IndexFormat))
@@ -91,6 +92,7 @@ public sealed class SafetensorsPlan
             writer.WriteStartObject();
             writer.WriteStartObject("metadata");
             writer.WriteNumber("total_size", files.Sum(static file => file.ByteLength - file.Header.Length));
+            if (parameterCount is { } count) writer.WriteNumber("total_parameters", count);
             writer.WriteEndObject();
             writer.WriteStartObject("weight_map");
             foreach ((string name, string file) in files

@@ -26,7 +26,7 @@ internal static class QuantizeVerb
         Option<string> output = ModelOptions.Out();
         Option<string> effort = new("--effort")
         {
-            Description = "How hard the codes are searched: reference is llama.cpp's own path, byte for byte; fast has its error or less in less time; normal and high have smaller errors",
+            Description = "How hard the codes are searched: reference is llama.cpp's own path, for mlx: MLX's, byte for byte; fast has its error or less in less time; normal and high have smaller errors",
             HelpName = "reference|fast|normal|high",
             DefaultValueFactory = _ => "normal",
         };

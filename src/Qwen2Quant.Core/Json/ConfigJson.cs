@@ -72,6 +72,8 @@ public sealed class ConfigJson
 
     public bool IsObject(string key) => TryGet(key, out JsonElement value) && value.ValueKind == JsonValueKind.Object;
 
+    public bool IsFalse(string key) => TryGet(key, out JsonElement value) && value.ValueKind == JsonValueKind.False;
+
     public ConfigJson? Object(string key)
     {
         if (!TryGet(key, out JsonElement value)) return null;

@@ -5,7 +5,7 @@ namespace Qwen2Quant.Model;
 
 /// <summary>
 /// A checkpoint under canonical names, whatever it calls its tensors: Hugging Face's names with experts one by one or fused
-/// (<c>mlp.experts.gate_up_proj</c> [E, 2F, H], gate first, and <c>mlp.experts.down_proj</c> [E, H, F]), or GGUF's with experts stacked.
+/// (<c>mlp.experts.gate_up_proj</c> [E, 2F, H], gate first, and <c>mlp.experts.down_proj</c> [E, H, F]), or MLX's and GGUF's with experts stacked.
 /// Entries point into the source's bytes; nothing is copied.
 /// </summary>
 public sealed class CanonicalView : ITensorSource
@@ -93,6 +93,9 @@ public sealed class CanonicalView : ITensorSource
             return Unstack(entry).Select((stack, expert) => stack with { Name = $"{stem}{expert}.down_proj.weight" });
         }
 
+        const string Switch = ".mlp.switch_mlp.";
+        int at = entry.Name.IndexOf(Switch, StringComparison.Ordinal);
+        if (at >= 0 && IsStack(entry, config)) return Unstack(entry).Select((stack, expert) => stack with { Name = $"{entry.Name[..at]}.mlp.experts.{expert}.{entry.Name[(at + Switch.Length)..]}" });
         return [entry];
     }
 

@@ -19,6 +19,9 @@ internal sealed class PackedSource
     /// <summary>AutoGPTQ's file, which repeats the object of config.json and stands alone in older checkpoints.</summary>
     public const string GptqFileName = "quantize_config.json";
 
+    /// <summary>AutoAWQ's file, which stands alone in older checkpoints.</summary>
+    private const string AwqFileName = "quant_config.json";
+
     /// <summary>The layouts by the <c>quant_method</c> of their configuration.</summary>
     private static readonly Dictionary<string, Func<ConfigJson, string, Func<ITensorSource, string, IPackedModules>>> Layouts = new(StringComparer.Ordinal)
     {
@@ -41,7 +44,7 @@ internal sealed class PackedSource
         if (config.QuantizationMethod is { } method)
         {
             ConfigJson json = ConfigJson.Parse(configJson, configPath, context.Limits, PackedRules.Configuration);
-            if (Layouts.TryGetValue(method, out var open)) return new PackedSource(open(json.Object(method == "mlx" ? "quantization" : "quantization_config")!, configPath));
+            if (Layouts.TryGetValue(method, out var open)) return new PackedSource(open((method == "mlx" ? json.Object("quantization") : null) ?? json.Object("quantization_config")!, configPath));
             throw new QuantException(ErrorKind.Unsupported, "the weights are packed in a layout that is not read")
             {
                 Rule = PipelineRules.SourceNotQuantized,
@@ -52,9 +55,14 @@ internal sealed class PackedSource
             };
         }
 
-        if (!names.Contains(GptqFileName)) return null;
-        string path = Path.Combine(folder, GptqFileName);
-        return new PackedSource(Gptq(GptqSettings.Read(ConfigJson.Parse(files.ReadAllBytes(path, context.Limits.JsonFileBytes), path, context.Limits, PackedRules.Configuration), path)));
+        foreach ((string name, string layout) in new[] { (GptqFileName, "gptq"), (AwqFileName, "awq") })
+        {
+            if (!names.Contains(name)) continue;
+            string path = Path.Combine(folder, name);
+            return new PackedSource(Layouts[layout](ConfigJson.Parse(files.ReadAllBytes(path, context.Limits.JsonFileBytes), path, context.Limits, PackedRules.Configuration), path));
+        }
+
+        return null;
     }
 
     /// <summary>Views the container as its matrices; the view owns it, and it is closed when this throws.</summary>

@@ -40,13 +40,13 @@ internal static class PackedConfiguration
         }
     }
 
-    /// <summary>mlx-lm's object: what all modules have, and those with their own by path; modules without scales are plain.</summary>
+    /// <summary>mlx-lm's object: what all modules have, and those with their own by path, stacked experts by that of the stack; modules without scales are plain.</summary>
     private static JsonObject Mlx(MlxScheme scheme, FusedUnits units)
     {
         JsonObject json = new() { ["group_size"] = scheme.GroupSize, ["bits"] = scheme.Bits, ["mode"] = "affine" };
         foreach (CanonicalTensor tensor in units.Linears)
         {
-            if (units.SchemeOf(tensor.Name) is MlxScheme own && own != scheme) json[PackedLayout.Module(tensor.Name)] = new JsonObject { ["group_size"] = own.GroupSize, ["bits"] = own.Bits };
+            if (units.SchemeOf(tensor.Name) is MlxScheme own && own != scheme) json[PackedLayout.Module(scheme.Layout.StackOf(tensor.Name)?.Name ?? tensor.Name)] = new JsonObject { ["group_size"] = own.GroupSize, ["bits"] = own.Bits };
         }
 
         return json;

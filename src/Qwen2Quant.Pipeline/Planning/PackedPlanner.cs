@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json.Nodes;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Running;
@@ -37,7 +38,7 @@ public static class PackedPlanner
             {
                 ImportanceOf = (name, expert ?? 0, expert is null ? 1 : source.Config.NumExperts),
             });
-            outputs.AddRange(actual.IsQuantized ? scheme.Layout.Parts(tensor.Name, actual, tensor.Shape) : [new OutputTensor(tensor.Name, actual, tensor.Shape)]);
+            outputs.AddRange(actual.IsQuantized ? Outputs(scheme.Layout, tensor, actual, source.Config.NumExperts) : [new OutputTensor(tensor.Name, actual, tensor.Shape)]);
         }
 
         if (units.Packed.Count == 0) throw NoneFits(source, scheme);
@@ -49,7 +50,7 @@ public static class PackedPlanner
 
         events.AddRange(scheme.ReaderNotes.Select(note => new QuantEvent("few-readers", $"{scheme}: {note}")));
         if (scheme.IsCutInParallel) events.AddRange(TensorParallel.Check(source.Config, units));
-        SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = scheme.FileFormat }, maxShardBytes);
+        SafetensorsPlan files = SafetensorsPlan.Create(outputs, new Dictionary<string, string> { ["format"] = scheme.FileFormat }, maxShardBytes, scheme.CountsParameters ? source.Tensors.Catalogue.ParameterCount : null);
         items = Place(items, files, scheme);
         JsonObject config = FolderPlanner.Config(source, plain, context);
         IEnumerable<CompanionFile> ownFiles = PackedConfiguration.Apply(scheme, units, source.Tensors.Catalogue, options, config);
@@ -106,6 +107,13 @@ public static class PackedPlanner
         return (type, type);
     }
 
+    /// <summary>The tensors of one matrix; those of a stack come with its first expert.</summary>
+    private static IEnumerable<OutputTensor> Outputs(PackedLayout layout, CanonicalTensor tensor, ElementType type, int expertCount)
+    {
+        if (layout.StackOf(tensor.Name) is not var (stack, index)) return layout.Parts(tensor.Name, type, tensor.Shape);
+        return index > 0 ? [] : layout.Parts(stack, type, tensor.Shape).Select(part => part with { Shape = new Shape([expertCount, .. part.Shape.Dimensions]) });
+    }
+
     private static List<PlanItem> Place(List<PlanItem> items, SafetensorsPlan files, PackedScheme scheme)
     {
         Dictionary<string, (int FileIndex, PlannedTensor Tensor)> places = files.Files.SelectMany((file, index) => file.Tensors.Select(tensor => (index, tensor)))
@@ -114,7 +122,9 @@ public static class PackedPlanner
         {
             OutputTensor tensor = item.Target.Tensor;
             if (!tensor.Type.IsQuantized) return item with { FileIndex = places[tensor.Name].FileIndex, Target = places[tensor.Name].Tensor };
-            (int FileIndex, PlannedTensor Tensor)[] parts = [.. scheme.Layout.Parts(tensor.Name, tensor.Type, tensor.Shape).Select(part => places[part.Name])];
+            (string name, int index) = scheme.Layout.StackOf(tensor.Name) ?? (tensor.Name, 0);
+            (int FileIndex, PlannedTensor Tensor)[] parts = [.. scheme.Layout.Parts(name, tensor.Type, tensor.Shape)
+                .Select(part => (places[part.Name].FileIndex, new PlannedTensor(part, places[part.Name].Tensor.ByteOffset + (index * part.ByteLength))))];
             (int fileIndex, PlannedTensor codes) = parts[0];
             return item with { FileIndex = fileIndex, Target = new PlannedTensor(tensor, codes.ByteOffset), Scattered = scheme.Layout.Target(tensor.Type, tensor.Shape, parts) };
         })];
@@ -122,15 +132,17 @@ public static class PackedPlanner
 
     private static QuantEvent Unfit(CanonicalTensor tensor, PackedScheme scheme, ElementType actual) => new(
         "type-fallback",
-        $"{tensor.Name}: it, or a matrix that readers fuse with it, has no whole number of groups of {scheme.GroupSize} or of 32 outputs; written as {actual.Name}",
+        $"{tensor.Name}: it, or a matrix that readers fuse with it, has no whole number of groups of {scheme.GroupSize}{Outputs(scheme, " or of ")}; written as {actual.Name}",
         tensor.Name,
         IsSubstitution: true);
+
+    private static string Outputs(PackedScheme scheme, string before) => scheme.Layout.OutputMultiple == 1 ? "" : string.Create(CultureInfo.InvariantCulture, $"{before}{scheme.Layout.OutputMultiple} outputs");
 
     private static QuantException NoneFits(Checkpoint source, PackedScheme scheme) => new(ErrorKind.Usage, "no linear of the model suits the scheme")
     {
         Path = source.Location.Path,
         Found = $"hidden size {source.Config.HiddenSize}, intermediate size {source.Config.IntermediateSize}",
-        Expected = scheme.GroupSize == -1 ? "multiples of 32" : $"multiples of {scheme.GroupSize}, outputs of 32",
+        Expected = scheme.GroupSize == -1 ? "multiples of 32" : $"multiples of {scheme.GroupSize}{Outputs(scheme, ", ")}",
         Remedy = "Choose smaller groups, or gguf:Q4_0.",
     };
 }

@@ -71,6 +71,7 @@ public class GgufNamesTests
     [InlineData("gguf")]
     [InlineData("gguf fused")]
     [InlineData("fused")]
+    [InlineData("mlx")]
     [InlineData("plain")]
     public void ViewsOfAllSpellingsHoldTheSameValues(string spelling)
     {
@@ -96,7 +97,11 @@ public class GgufNamesTests
             float[] values = [.. tensor.Parts.SelectMany(part => source.ReadAll(source.Find(part.Name)!))];
             bool isStack = tensor.Parts.Count > 1;
             bool isGate = isStack && tensor.Name.Contains("ffn_gate_exps", StringComparison.Ordinal);
-            if (spelling == "plain" || (spelling == "fused" && !isStack))
+            if (spelling == "mlx" && isStack)
+            {
+                tensors.Add((tensor.Parts[0].Name.Replace("experts.0.", "switch_mlp.", StringComparison.Ordinal), tensor.Shape, values));
+            }
+            else if (spelling == "plain" || (spelling is "fused" or "mlx" && !isStack))
             {
                 tensors.AddRange(tensor.Parts.Select(part => (part.Name, part.Shape, source.ReadAll(source.Find(part.Name)!))));
             }

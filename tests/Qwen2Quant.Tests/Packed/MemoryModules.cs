@@ -31,7 +31,7 @@ internal sealed class MemoryModules : ITensorSource
 
     public TensorEntry? Find(string name) => _entries.Find(entry => entry.Name == name);
 
-    public void ReadRaw(TensorEntry entry, long byteOffset, Span<byte> destination) => _bytes[entry.Name].AsSpan((int)byteOffset, destination.Length).CopyTo(destination);
+    public void ReadRaw(TensorEntry entry, long byteOffset, Span<byte> destination) => _bytes[entry.Name].AsSpan((int)(entry.ByteOffset + byteOffset), destination.Length).CopyTo(destination);
 
     public void Dispose()
     {

@@ -17,7 +17,9 @@ public class OtherLayoutRuleTests
     private const string Tiles = """{"config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [16, 32]}}}, "format": "float-quantized"}""";
 
     [Theory]
-    [InlineData("""{"version": "gemv"}""", "version")]
+    [InlineData("""{"version": "gemv"}""", "gemv")]
+    [InlineData("""{"version": "gemv_fast"}""", "gemv_fast")]
+    [InlineData("""{"version": "marlin"}""", "marlin")]
     [InlineData("""{"bits": 8}""", "bits")]
     [InlineData("""{"w_bit": 3}""", "bits")]
     [InlineData("""{"zero_point": false}""", "zero_point")]
@@ -35,7 +37,10 @@ public class OtherLayoutRuleTests
     public void CompressedTensorsConfigurations(string json, string key) => Refused(() => CtSettings.Read(Json(json), "config.json"), PackedRules.Configuration, key);
 
     [Theory]
-    [InlineData("""{"mode": "mxfp4"}""", "mode")]
+    [InlineData("""{"mode": "mxfp4"}""", "mxfp4")]
+    [InlineData("""{"mode": "nvfp4", "bits": 4, "group_size": 16}""", "nvfp4")]
+    [InlineData("""{"mode": "mxfp8", "bits": 8, "group_size": 32}""", "mxfp8")]
+    [InlineData("""{"bits": 4, "lm_head": {"mode": "mxfp4", "bits": 4, "group_size": 32}}""", "mxfp4")]
     [InlineData("""{"bits": 7}""", "bits")]
     [InlineData("""{"group_size": 48}""", "group_size")]
     [InlineData("""{"bits": 4, "model.layers.0.mlp.down_proj": {"bits": 1}}""", "bits")]
@@ -57,6 +62,10 @@ public class OtherLayoutRuleTests
         Refused(() => Open(Module().With("m.qweight", PlainTypes.U32, 64, 4)), PackedRules.Shapes, "m.qweight");
         Refused(() => Open(Module().With("m.qzeros", PlainTypes.I32, 2, 5)), PackedRules.Shapes, "m.qzeros");
         Refused(() => Open(Module(), """{"group_size": 64}"""), PackedRules.Shapes, "m.scales");
+        Refused(() => Open(Module().Without("m.scales")), PackedRules.Parts, "m.scales");
+        Refused(() => Open(Module().With("m.scales", PlainTypes.F32, 2, 32)), PackedRules.Shapes, "m.scales");
+        Refused(() => Open(Module().With("m.scales", PlainTypes.F16, 3, 32), "{}"), PackedRules.Shapes, "m.scales");
+        Refused(() => Open(Module().With("m.qweight", PlainTypes.I32, 64, 0)), PackedRules.Shapes, "m.qweight");
         Refused(() => Open(new MemoryModules().With("m.weight", PlainTypes.F16, 2, 2)), PackedRules.Parts, null);
     }
 
@@ -104,8 +113,12 @@ public class OtherLayoutRuleTests
         static PackedCheckpoint Open(MemoryModules source, string json = """{"bits": 3, "group_size": 32}""") => PackedCheckpoint.Over(source, new MlxModules(source, MlxSettings.Read(Json(json), "config.json"), "folder"), "folder");
         static MemoryModules Module() => new MemoryModules().With("m.weight", PlainTypes.U32, 32, 6).With("m.scales", PlainTypes.BF16, 32, 2).With("m.biases", PlainTypes.BF16, 32, 2);
         using (PackedCheckpoint view = Open(Module())) Assert.Equal("MLX3G32_BF16 [32, 64]", Describe(view));
-        using (PackedCheckpoint view = Open(Module().With("m.weight", PlainTypes.U32, 32, 16), """{"bits": 3, "group_size": 64, "model.m": false, "a.b": {}, "m.": {"bits": 2}}""".Replace("\"m.\"", "\"m.x\"", StringComparison.Ordinal).Replace("\"bits\": 3, \"group_size\": 64", "\"bits\": 8, \"group_size\": 32", StringComparison.Ordinal))) Assert.Equal("MLX8G32_BF16 [32, 64]", Describe(view));
+        // Modules have their own settings under their whole path, which may have no dot, as lm_head's.
+        using (PackedCheckpoint view = Open(Module(), """{"bits": 2, "group_size": 64, "mode": "affine", "m": {"bits": 3, "group_size": 32}, "m.x": {"bits": 8}, "a.m": false, "b": true}""")) Assert.Equal("MLX3G32_BF16 [32, 64]", Describe(view));
+        using (PackedCheckpoint view = Open(Module().With("m.weight", PlainTypes.U32, 32, 16), """{"bits": 8, "group_size": 32}""")) Assert.Equal("MLX8G32_BF16 [32, 64]", Describe(view));
         Refused(() => Open(Module().Without("m.biases")), PackedRules.Parts, "m.biases");
+        Refused(() => Open(Module().Without("m.scales")), PackedRules.Parts, "m.scales");
+        Refused(() => Open(Module(), """{"bits": 3, "group_size": 32, "m": false}"""), PackedRules.Parts, "m");
         Refused(() => Open(Module().Without("m.weight")), PackedRules.Parts, "m.weight");
         Refused(() => Open(Module(), "{}"), PackedRules.Shapes, "m.weight");
         Refused(() => Open(Module().With("m.scales", PlainTypes.BF16, 32, 3)), PackedRules.Shapes, "m.scales");
@@ -121,6 +134,15 @@ public class OtherLayoutRuleTests
         using PackedCheckpoint view = PackedCheckpoint.Over(source, new MlxModules(source, MlxSettings.Read(Json("""{"bits": 4, "group_size": 32}"""), "config.json"), "folder"), "folder");
         Assert.Equal(["l.experts.0.up_proj.weight", "l.experts.1.up_proj.weight", "l.experts.2.up_proj.weight"], view.Tensors.Select(entry => entry.Name));
         for (int expert = 0; expert < 3; expert++) Assert.All(view.ReadAll(view.Tensors[expert]), value => Assert.Equal(1 << expert, value));
+        Refused(() => Open(new MemoryModules().With("l.switch_mlp.up_proj.weight", PlainTypes.U32, 4, 4).With("l.switch_mlp.up_proj.scales", PlainTypes.F16, 4, 1).With("l.switch_mlp.up_proj.biases", PlainTypes.F16, 4, 1), "{}"), PackedRules.Shapes, "l.switch_mlp.up_proj.weight");
+        Refused(() => Open(source, """{"bits": 4, "group_size": 32, "l.switch_mlp.up_proj": {"bits": 8}}"""), PackedRules.Shapes, "l.switch_mlp.up_proj");
+
+        // Experts one by one have the settings of their stack.
+        MemoryModules apart = new MemoryModules().With("l.experts.1.up_proj.weight", PlainTypes.U32, 4, 8).With("l.experts.1.up_proj.scales", PlainTypes.F16, 4, 1).With("l.experts.1.up_proj.biases", PlainTypes.F16, 4, 1);
+        using PackedCheckpoint one = Open(apart, """{"bits": 4, "group_size": 32, "l.switch_mlp.up_proj": {"bits": 8}}""");
+        Assert.Equal("l.experts.1.up_proj.weight MLX8G32 [4, 32]", $"{one.Tensors[0].Name} {one.Tensors[0].Type} {one.Tensors[0].Shape}");
+
+        static PackedCheckpoint Open(MemoryModules modules, string json) => PackedCheckpoint.Over(modules, new MlxModules(modules, MlxSettings.Read(Json(json), "config.json"), "folder"), "folder");
     }
 
     private static string Describe(PackedCheckpoint view)

@@ -1,6 +1,6 @@
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Formats.Gguf;
-using Qwen2Quant.Formats.Packed.Gptq;
+using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
@@ -39,12 +39,17 @@ internal static class Conversions
     }
 
     public static ConversionReport ToGptq(
+        string model, string target, string scheme, RunContext? context = null, ConversionOptions? options = null, QuantizationOptions? quantization = null, long maxShardBytes = long.MaxValue) =>
+        ToPacked(model, target, "gptq:" + scheme, context, options, quantization, maxShardBytes);
+
+    /// <summary>Quantizes to any packed scheme.</summary>
+    public static ConversionReport ToPacked(
         string model, string target, string scheme, RunContext? context = null, ConversionOptions? options = null, QuantizationOptions? quantization = null, long maxShardBytes = long.MaxValue)
     {
         context ??= new RunContext();
         using Checkpoint source = Checkpoint.Open(model, context);
-        ConversionPlan plan = PackedPlanner.Plan(source, GptqScheme.Parse("gptq:" + scheme)!, quantization ?? new QuantizationOptions(), target, maxShardBytes, context);
-        return new Conversion(source, plan, options ?? new ConversionOptions("gptq:" + scheme), context).Run();
+        ConversionPlan plan = PackedPlanner.Plan(source, PackedScheme.Parse(scheme)!, quantization ?? new QuantizationOptions(), target, maxShardBytes, context);
+        return new Conversion(source, plan, options ?? new ConversionOptions(scheme), context).Run();
     }
 
     /// <summary>Merges, or splits by a limit.</summary>

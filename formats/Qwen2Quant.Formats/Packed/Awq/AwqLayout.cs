@@ -13,6 +13,8 @@ public sealed class AwqLayout : PackedLayout
     public override bool Fits(ElementType type, Shape shape) =>
         type is IntegerGridType { Bits: 4, IsSymmetric: false } grid && shape.Rank == 2 && shape[0] % AwqMatrix.Granule == 0 && shape[1] % grid.GroupLength == 0;
 
+    public override int OutputMultiple => AwqMatrix.Granule;
+
     public override IReadOnlyList<OutputTensor> Parts(string name, ElementType type, Shape shape) => AwqMatrix.Parts(Module(name), (IntegerGridType)type, shape);
 
     public override IScatteredTarget Target(ElementType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) => new AwqTarget((IntegerGridType)type, shape, parts);

@@ -5,10 +5,9 @@ namespace Qwen2Quant.Formats.Packed.Mlx;
 
 /// <summary>
 /// One packed module of an MLX checkpoint, a linear or an embedding of I inputs and O outputs in G groups: <c>weight</c> U32 [O, I x bits / 32], <c>scales</c> and
-/// <c>biases</c> [O, G]; of stacked experts one of E, each of them with a leading dimension E.
+/// <c>biases</c> [O, G]; of a stack of experts one slice of each.
 /// </summary>
-/// <param name="expert">Index in a stack, 0 outside.</param>
-internal sealed class MlxMatrix(string name, AffineGridType type, Shape shape, TensorEntry codes, TensorEntry scales, TensorEntry biases, int expert) : PackedMatrix(name, type, shape, codes)
+internal sealed class MlxMatrix(string name, AffineGridType type, Shape shape, TensorEntry codes, TensorEntry scales, TensorEntry biases) : PackedMatrix(name, type, shape, codes)
 {
     public const string ScalesSuffix = ".scales", BiasesSuffix = ".biases";
 
@@ -28,7 +27,7 @@ internal sealed class MlxMatrix(string name, AffineGridType type, Shape shape, T
     {
         AffineGridType grid = (AffineGridType)Type;
         int groups = (int)Shape[1] / grid.GroupLength, codeBytes = grid.GroupLength / BitFields.Run * grid.Bits;
-        long first = ((long)expert * Shape[0]) + firstRow;
+        long first = firstRow;
         byte[] packed = new byte[rowCount * groups * codeBytes];
         ushort[] scale = new ushort[rowCount * groups], bias = new ushort[scale.Length];
         source.ReadRaw(Codes, first * groups * codeBytes, packed);

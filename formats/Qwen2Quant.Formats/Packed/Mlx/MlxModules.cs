@@ -1,15 +1,11 @@
-using System.Globalization;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Formats.Packed.Mlx;
 
-/// <summary>Finds the packed modules of an MLX checkpoint, experts one by one, and checks them: rules PK-2 and PK-3.</summary>
+/// <summary>Finds the packed modules of an MLX checkpoint, stacks of experts as the matrices of each, and checks them: rules PK-2 and PK-3.</summary>
 public sealed class MlxModules(ITensorSource source, MlxSettings settings, string path) : IPackedModules
 {
-    /// <summary>Part of the names of stacked experts, and of those one by one.</summary>
-    private const string Stack = ".switch_mlp.", Experts = ".experts.";
-
     private readonly ModuleParts _parts = new(source, path, "bits and group_size");
 
     public string LayoutName => "MLX";
@@ -21,14 +17,16 @@ public sealed class MlxModules(ITensorSource source, MlxSettings settings, strin
         matrices = [];
         if (entry.Name.EndsWith(MlxMatrix.ScalesSuffix, StringComparison.Ordinal) || entry.Name.EndsWith(MlxMatrix.BiasesSuffix, StringComparison.Ordinal))
         {
-            _parts.Get(entry.Name[..entry.Name.LastIndexOf('.')], ModuleParts.WeightSuffix);
+            string owner = entry.Name[..entry.Name.LastIndexOf('.')];
+            _parts.Get(owner, ModuleParts.WeightSuffix);
+            _parts.Get(owner, MlxMatrix.ScalesSuffix);
             return true;
         }
 
         if (!entry.Name.EndsWith(ModuleParts.WeightSuffix, StringComparison.Ordinal)) return false;
         string module = entry.Name[..^ModuleParts.WeightSuffix.Length];
         if (_parts.Find(module + MlxMatrix.ScalesSuffix) is not { } scales) return false;
-        matrices = [.. Read(module, entry, scales)];
+        matrices = Read(module, entry, scales);
         return true;
     }
 
@@ -36,11 +34,16 @@ public sealed class MlxModules(ITensorSource source, MlxSettings settings, strin
     private List<MlxMatrix> Read(string module, TensorEntry codes, TensorEntry scales)
     {
         TensorEntry biases = _parts.Get(module, MlxMatrix.BiasesSuffix);
-        (int bits, int group) = settings.For(module);
+        // Experts one by one have the settings of the stack that mlx-lm makes of them.
+        string path = MlxExperts.StackOf(codes.Name) is { } place ? PackedLayout.Module(place.Name) : module;
+        (int bits, int group) = settings.For(path) ?? throw new QuantException(ErrorKind.InvalidInput, "the configuration says that a module is plain, and it is packed")
+        {
+            Rule = PackedRules.Parts, Path = _parts.Path, Tensor = module,
+        };
         _parts.RequireType(codes, PlainTypes.U32);
         _parts.RequireType(scales, PlainTypes.F16, PlainTypes.BF16);
         _parts.RequireType(biases, scales.Type);
-        bool isStack = module.Contains(Stack, StringComparison.Ordinal);
+        bool isStack = MlxExperts.IsStack(module);
         int rank = isStack ? 3 : 2;
         if (codes.Shape.Rank != rank || codes.Shape.ValueCount == 0 || codes.Shape[rank - 1] % bits != 0) throw _parts.Mismatch(codes, $"{(isStack ? "[experts, " : "[")}outputs, inputs x {bits} / 32]");
         long outputs = codes.Shape[rank - 2], inputs = codes.Shape[rank - 1] / bits * BitFields.WordRun;
@@ -49,11 +52,12 @@ public sealed class MlxModules(ITensorSource source, MlxSettings settings, strin
         _parts.RequireShape(scales, new Shape(lines));
         _parts.RequireShape(biases, new Shape(lines));
         AffineGridType type = AffineGridType.Of(bits, group, scales.Type);
+        Shape shape = new(outputs, inputs);
+        if (!isStack) return [new MlxMatrix(codes.Name, type, shape, codes, scales, biases)];
         List<MlxMatrix> matrices = [];
-        for (int expert = 0; expert < (isStack ? codes.Shape[0] : 1); expert++)
+        for (long expert = 0; expert < codes.Shape[0]; expert++)
         {
-            string name = isStack ? module.Replace(Stack, string.Create(CultureInfo.InvariantCulture, $"{Experts}{expert}."), StringComparison.Ordinal) : module;
-            matrices.Add(new MlxMatrix(name + ModuleParts.WeightSuffix, type, new Shape(outputs, inputs), codes, scales, biases, expert));
+            matrices.Add(new MlxMatrix(MlxExperts.NameOf(codes.Name, expert), type, shape, codes.Slice(codes.Name, expert), scales.Slice(scales.Name, expert), biases.Slice(biases.Name, expert)));
         }
 
         return matrices;

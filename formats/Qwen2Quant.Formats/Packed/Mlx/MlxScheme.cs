@@ -25,6 +25,8 @@ public sealed partial record MlxScheme(int Bits, int GroupSize) : PackedScheme
 
     public override string FileFormat => "mlx";
 
+    public override bool CountsParameters => true;
+
     public override bool PacksAll => true;
 
     public override string LibraryName => "mlx";
@@ -53,12 +55,14 @@ public sealed partial record MlxScheme(int Bits, int GroupSize) : PackedScheme
     private static partial Regex Form();
 }
 
-/// <summary>MLX's layout: rows lie one after the other, codes, scales and biases apart.</summary>
+/// <summary>MLX's layout: rows lie one after the other, codes, scales and biases apart; experts are stacked.</summary>
 internal sealed class MlxLayout : PackedLayout
 {
     public static MlxLayout Instance { get; } = new();
 
     public override bool Fits(ElementType type, Shape shape) => type is AffineGridType grid && shape.Rank == 2 && shape[1] % grid.GroupLength == 0;
+
+    public override (string Name, int Index)? StackOf(string name) => MlxExperts.StackOf(name);
 
     public override IReadOnlyList<OutputTensor> Parts(string name, ElementType type, Shape shape) => MlxMatrix.Parts(Module(name), (AffineGridType)type, shape);
 
