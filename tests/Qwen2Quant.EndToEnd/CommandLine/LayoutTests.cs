@@ -33,6 +33,28 @@ public sealed class LayoutTests(ITestOutputHelper print) : IDisposable
         print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{scheme}: {divergence:F5}"));
     }
 
+    /// <summary>A mixture in each layout, whose matrices real llama.cpp finds to be the same.</summary>
+    [LlamaTheory(Shared = true)]
+    [InlineData("awq:w4g64")]
+    [InlineData("mlx:w4g64")]
+    public void AMixtureIsMadeMeasuredAndConverted(string scheme)
+    {
+        string packed = _folder.File("packed"), gguf = _folder.File("plain.gguf"), plain = _folder.File("plain");
+        JsonElement report = CliCommand.Succeed("quantize", SharedData.Path("models/tiny-qwen2moe"), "--to", scheme, "--method", "rtn", "--out", packed, "--validate", "builtin:text", "--chunks", "4", "--json").Json();
+        Assert.InRange(report.GetProperty("validation").GetProperty("mean_kld").GetDouble(), 1e-6, 0.05);
+        Assert.Contains("8 experts", CliCommand.Succeed("inspect", packed).Output, StringComparison.Ordinal);
+        CliCommand.Succeed("verify", packed);
+        CliCommand.Succeed("convert", packed, "--to", "gguf", "--type", "f32", "--out", gguf);
+        CliCommand.Succeed("convert", packed, "--to", "safetensors", "--type", "f32", "--out", plain);
+        double ours = CliCommand.Succeed("perplexity", packed, "--data", Texts.HeldOutPath, "--chunks", "4", "--exact", "--json").Json().GetProperty("perplexity").GetDouble();
+        double unpacked = CliCommand.Succeed("perplexity", plain, "--data", Texts.HeldOutPath, "--chunks", "4", "--exact", "--json").Json().GetProperty("perplexity").GetDouble();
+        using LlamaModel llama = LlamaModel.Load(gguf);
+        double theirs = llama.Perplexity(Texts.HeldOut, 4).Value;
+        print.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{scheme}: {ours:F5} here, {unpacked:F5} unpacked, {theirs:F5} in llama.cpp"));
+        Assert.InRange(ours / theirs, 0.999, 1.001);
+        Assert.InRange(ours / unpacked, 1 - 1e-6, 1 + 1e-6);
+    }
+
     [LlamaTheory]
     [InlineData("gptq:w4g64", "gguf:Q4_0")]
     [InlineData("awq:w4g64", "gguf:Q8_0")]
