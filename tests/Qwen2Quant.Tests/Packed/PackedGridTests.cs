@@ -199,6 +199,17 @@ public class PackedGridTests
         Assert.InRange(Math.Sqrt(weights.Zip(decoded, (a, b) => Math.Pow(a - b, 2)).Sum() / weights.Sum(value => Math.Pow(value, 2))), 0, name == "mlx2" ? 0.9 : 0.2);
     }
 
+    /// <summary>A group's scale may be up to 7/4 of that which puts its largest magnitude on the largest code: steps are finest in the middle of E2M1.</summary>
+    [Fact]
+    public void Nvfp4LosesLessThanUnderTheScaleOfTheLargestMagnitude()
+    {
+        float[] values = BlockData.Values(RowCount * Width);
+        Nvfp4Type type = Nvfp4Type.Of(2688 / values.Max(MathF.Abs));
+        double[] errors = [.. Enum.GetValues<Effort>().Select(effort => RowErrors(type, values, [], effort).Sum())];
+        (double reference, double fast, double normal, double high) = (errors[(int)Effort.Reference], errors[(int)Effort.Fast], errors[(int)Effort.Normal], errors[(int)Effort.High]);
+        Assert.True(fast < 0.78 * reference && normal <= fast && high <= normal, $"{reference} {fast} {normal} {high}");
+    }
+
     /// <summary>OCP OFP8, and quant-formats 11.3.</summary>
     [Fact]
     public void NarrowFloatsAreTheNearest()

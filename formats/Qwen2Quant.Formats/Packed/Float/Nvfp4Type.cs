@@ -114,7 +114,7 @@ public sealed class Nvfp4Type : ElementType, IBlockCodec
 
     private void FitLanes<T>(ReadOnlySpan<float> values, ReadOnlySpan<float> weights, Effort effort, Span<byte> scales) where T : unmanaged, ILanes<T>
     {
-        (int below, int above) = effort switch { Effort.Fast => (2, 1), Effort.Normal => (4, 2), _ => (8, 4) };
+        (int below, int above) = effort switch { Effort.Fast => (2, 5), Effort.Normal => (5, 8), _ => (20, 10) };
         Span<float> steps = stackalloc float[Search.Stride], errors = stackalloc float[Search.Stride], best = stackalloc float[Search.Stride];
         Span<byte> kept = stackalloc byte[Search.Stride];
         best.Fill(float.PositiveInfinity);
