@@ -61,6 +61,7 @@ internal static class CommandLineHost
             }
             catch (OperationCanceledException) when (interruption.Signal is { } signal)
             {
+                session.ShowEvents();
                 error.WriteLine("interrupted: nothing was published");
                 return ExitCodes.SignalBase + signal;
             }

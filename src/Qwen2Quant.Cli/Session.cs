@@ -38,6 +38,9 @@ internal sealed class Session(ParseResult parsed, CommonOptions options, TextWri
 
     public T Get<T>(Option<T> option) => Parsed.GetValue(option)!;
 
+    /// <summary>The value of an option that was given; null when its default stands.</summary>
+    public T? GetGiven<T>(Option<T> option) where T : struct => Parsed.GetResult(option) is { Implicit: false } ? Parsed.GetValue(option) : null;
+
     public T Get<T>(Argument<T> argument) => Parsed.GetValue(argument)!;
 
     /// <summary>Prints the events since the last call: substitutions always, the rest too unless quiet.</summary>

@@ -13,6 +13,13 @@ public sealed class ErrorSums
     public double SquaredValue { get; private set; }
     public long ValueCount { get; private set; }
 
+    public ErrorSums()
+    {
+    }
+
+    /// <summary>Sums that were taken before.</summary>
+    public ErrorSums(double squaredError, double squaredValue, long valueCount) => (SquaredError, SquaredValue, ValueCount) = (squaredError, squaredValue, valueCount);
+
     /// <summary>Root mean square of the error; 0 without values.</summary>
     public double Rmse => ValueCount == 0 ? 0 : Math.Sqrt(SquaredError / ValueCount);
 

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Qwen2Quant.Pipeline.Calibration;
+using Qwen2Quant.Pipeline.Quantizing;
 using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -36,12 +37,8 @@ internal sealed class CalibrationOptionSet
         Sampling = session.Get(_sampling) == "first" ? WindowSampling.First : WindowSampling.Spread,
     };
 
-    /// <summary>As <see cref="Read(Session)"/>, with length and sampling of windows from the options of a measurement, where they were given.</summary>
-    public CalibrationOptions Read(Session session, WindowOptionSet windows) => Own(session) with
-    {
-        Context = windows.Context(session),
-        Sampling = windows.ExplicitSampling(session) ?? Defaults.Sampling,
-    };
+    /// <summary>Adds what was said of the options that <see cref="WindowOptionSet"/> has not.</summary>
+    public QuantizationChoices ReadOwn(Session session, QuantizationChoices choices) => choices with { Samples = session.Get(_samples), ParseSpecial = session.Get(_parseSpecial) };
 
     private CalibrationOptions Own(Session session) => new() { Samples = session.Get(_samples), ParseSpecial = session.Get(_parseSpecial) };
 }

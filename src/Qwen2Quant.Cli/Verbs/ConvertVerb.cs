@@ -1,12 +1,9 @@
 using System.CommandLine;
-using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
-using Qwen2Quant.Pipeline.Reports;
-using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Cli.Verbs;
 
@@ -20,30 +17,24 @@ internal static class ConvertVerb
         Option<string> type = new("--type") { Description = "Type of the matrices; auto keeps the source's (vectors are F32 in GGUF)", HelpName = "auto|f32|f16|bf16|q8_0", DefaultValueFactory = _ => "auto" };
         type.AcceptOnlyFromAmong("auto", "f32", "f16", "bf16", "q8_0");
         Option<string> output = ModelOptions.Out();
-        Option<string> shardSize = new("--max-shard-size") { Description = "Most bytes of tensors in one safetensors file, for example 5GB or 500MB", HelpName = "SIZE", DefaultValueFactory = _ => "5GB" };
-        Option<bool> force = ModelOptions.Force();
-        Option<bool> strict = ModelOptions.Strict();
-        Option<bool> dryRun = ModelOptions.DryRun();
+        ConversionOptionSet conversion = new();
         Verb verb = new(
             "convert",
             "Converts a model between containers and plain types.",
             "convert Qwen/Qwen2-0.5B --to gguf --type bf16 --out qwen2-0.5b-BF16.gguf",
             "convert qwen2-0.5b-Q8_0.gguf --to safetensors --type bf16 --out qwen2-0.5b");
         verb.Arguments.Add(model);
-        foreach (Option option in new Option[] { to, type, output, shardSize, force, strict, dryRun }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { to, type, output }) verb.Options.Add(option);
+        conversion.AddTo(verb, hasSubstitutions: true);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            long maxShardBytes = Sizes.Parse(session.Get(shardSize), "--max-shard-size");
             ElementType? elementType = session.Get(type) == "auto" ? null : RecipeOptions.FindType(session.Get(type), type.Name);
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             string scheme = $"{session.Get(to)}:{session.Get(type)}";
             ConversionPlan plan = session.Get(to) == "gguf"
                 ? GgufPlanner.PlanConversion(source, elementType, session.Get(output), session.Context)
-                : FolderPlanner.PlanConversion(source, elementType, scheme, session.Get(output), maxShardBytes, session.Context);
-            ConversionOptions options = new(scheme, session.Get(force), session.Get(strict), session.Get(dryRun), Effort.Reference);
-            ConversionReport report = new Conversion(source, plan, options, session.Context).Run();
-            session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));
-            return ExitCodes.Done;
+                : FolderPlanner.PlanConversion(source, elementType, scheme, session.Get(output), conversion.MaxShardBytes(session), session.Context);
+            return conversion.Run(session, source, plan, scheme, Effort.Reference);
         }));
         return verb;
     }

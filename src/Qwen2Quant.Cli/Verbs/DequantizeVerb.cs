@@ -1,13 +1,10 @@
 using System.CommandLine;
-using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Recipes;
-using Qwen2Quant.Pipeline.Reports;
-using Qwen2Quant.Pipeline.Running;
 
 namespace Qwen2Quant.Cli.Verbs;
 
@@ -21,29 +18,25 @@ internal static class DequantizeVerb
         Option<string> type = new("--type") { Description = "Type of the matrices; f32 keeps every value as it is decoded", HelpName = "bf16|f16|f32", DefaultValueFactory = _ => "bf16" };
         type.AcceptOnlyFromAmong("bf16", "f16", "f32");
         Option<string> output = ModelOptions.Out();
-        Option<string> shardSize = new("--max-shard-size") { Description = "Most bytes of tensors in one safetensors file, for example 5GB or 500MB", HelpName = "SIZE", DefaultValueFactory = _ => "5GB" };
-        Option<bool> force = ModelOptions.Force();
-        Option<bool> dryRun = ModelOptions.DryRun();
+        ConversionOptionSet conversion = new();
         Verb verb = new(
             "dequantize",
             "Writes the values of a quantized model, GGUF or packed, as plain weights.",
             "dequantize Qwen2-7B-GPTQ-Int4 --out qwen2-7b-plain",
             "dequantize qwen2-0.5b-Q4_K_M.gguf --type f16 --out qwen2-0.5b-f16");
         verb.Arguments.Add(model);
-        foreach (Option option in new Option[] { to, type, output, shardSize, force, dryRun }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { to, type, output }) verb.Options.Add(option);
+        conversion.AddTo(verb, hasSubstitutions: false);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            long maxShardBytes = Sizes.Parse(session.Get(shardSize), shardSize.Name);
             ElementType elementType = RecipeOptions.FindType(session.Get(type), type.Name);
             using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
             session.Context.Events.Report(Origin(source));
             string scheme = $"{session.Get(to)}:{session.Get(type)}";
             ConversionPlan plan = session.Get(to) == "gguf"
                 ? GgufPlanner.PlanConversion(source, elementType, session.Get(output), session.Context)
-                : FolderPlanner.PlanConversion(source, elementType, scheme, session.Get(output), maxShardBytes, session.Context);
-            ConversionReport report = new Conversion(source, plan, new ConversionOptions(scheme, session.Get(force), DryRun: session.Get(dryRun), Effort: Effort.Reference), session.Context).Run();
-            session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));
-            return ExitCodes.Done;
+                : FolderPlanner.PlanConversion(source, elementType, scheme, session.Get(output), conversion.MaxShardBytes(session), session.Context);
+            return conversion.Run(session, source, plan, scheme, Effort.Reference);
         }));
         return verb;
     }

@@ -52,6 +52,8 @@ internal static class ModelOptions
 
     public static Option<bool> Force() => new("--force") { Description = "Replace an existing output" };
 
+    public static Option<bool> Resume() => new("--resume") { Description = "Go on where an interrupted run with the same options ended; an output that one finished is left alone" };
+
     public static Option<string?> SaveLogits(string whose) => new("--save-logits")
     {
         Description = $"Also write {whose} logits as llama-perplexity's base file (--kl-divergence-base), 16 bits each; --force replaces an existing one",

@@ -1,18 +1,9 @@
 using System.CommandLine;
 using Qwen2Quant.Cli.Output;
-using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
-using Qwen2Quant.Formats.Packed;
-using Qwen2Quant.Formats.Safetensors;
-using Qwen2Quant.Model.Tokenization;
-using Qwen2Quant.Pipeline.Checkpoints;
-using Qwen2Quant.Pipeline.Planning;
 using Qwen2Quant.Pipeline.Proving;
-using Qwen2Quant.Pipeline.Publishing;
-using Qwen2Quant.Pipeline.Recipes;
+using Qwen2Quant.Pipeline.Quantizing;
 using Qwen2Quant.Pipeline.Reports;
-using Qwen2Quant.Pipeline.Running;
-using Qwen2Quant.Pipeline.Solving;
 using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -33,6 +24,7 @@ internal static class QuantizeVerb
         effort.AcceptOnlyFromAmong("reference", "fast", "normal", "high");
         Option<string?> shardSize = new("--max-shard-size") { Description = "Most bytes of tensors in one safetensors file, for example 5GB or 500MB; 5GB if not given", HelpName = "SIZE" };
         Option<bool> force = ModelOptions.Force();
+        Option<bool> resume = ModelOptions.Resume();
         Option<bool> strict = ModelOptions.Strict();
         Option<bool> dryRun = ModelOptions.DryRun();
         Option<bool> modelfile = new("--modelfile") { Description = "Write PATH.Modelfile for Ollama beside the GGUF file" };
@@ -54,19 +46,13 @@ internal static class QuantizeVerb
         verb.Arguments.Add(model);
         verb.Options.Add(output);
         recipes.AddTo(verb);
-        foreach (Option option in new Option[] { effort, shardSize, modelfile, force, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { effort, shardSize, modelfile, force, resume, strict, dryRun, validate, failAbove, failBelow }) verb.Options.Add(option);
         importance.AddTo(verb);
         windows.AddTo(verb);
         verb.Options.Add(ModelOptions.Memory);
         verb.Options.Add(ModelOptions.Exact);
         verb.SetAction(parsed => run(parsed, session =>
         {
-            PackedScheme? packed = recipes.ReadPacked(session);
-            Recipe? recipe = packed is null ? recipes.ReadRecipe(session) : null;
-            if (packed is null && session.Parsed.GetValue(shardSize) is not null) throw new QuantException(ErrorKind.Usage, $"{shardSize.Name} has no meaning for GGUF files") { Remedy = "Leave it out." };
-            if (packed is not null && session.Get(modelfile)) throw new QuantException(ErrorKind.Usage, $"{modelfile.Name} has no meaning for folders") { Remedy = "Leave it out." };
-            long maxShardBytes = session.Parsed.GetValue(shardSize) is { } size ? Sizes.Parse(size, shardSize.Name) : SafetensorsPlan.DefaultShardBytes;
-            QuantizationOptions quantization = recipes.Read(session, packed);
             QualityGate gate = QualityGate.Parse(session.Get(failAbove) ?? [], session.Get(failBelow) ?? []);
             string? textArgument = session.Parsed.GetValue(validate);
             if (textArgument is null && (session.Get(failAbove)?.Length > 0 || session.Get(failBelow)?.Length > 0))
@@ -76,31 +62,14 @@ internal static class QuantizeVerb
 
             if (gate.NeedsGeneration) throw new QuantException(ErrorKind.Usage, "--validate generates no text") { Remedy = "Use compare --generate N --prompts FILE." };
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
-            using Checkpoint source = Checkpoint.Open(session.Get(model), session.Context);
-            // Before statistics are collected, which takes longest.
-            PendingOutput.CheckTarget(session.Context.Files, session.Get(output), packed is null ? OutputKind.File : OutputKind.Folder, session.Get(force), [], plannedBytes: 0);
-            Effort chosen = Enum.Parse<Effort>(session.Get(effort), ignoreCase: true);
-            SolvingJob? solving = importance.ReadSolving(session, packed, windows, chosen);
-            quantization = quantization with { IsSolved = solving is not null, Damping = solving?.Options.Damping ?? 0.01, Importance = importance.Read(session, solving is not null, source, windows, session.Get(strict), session.Get(dryRun)) };
-            quantization = quantization with { LargestInputs = importance.ReadLargestInputs(session, packed, solving, source, windows, session.Get(dryRun)) };
-            ConversionPlan plan = packed is null
-                ? GgufPlanner.PlanQuantization(source, recipe!, quantization, session.Get(output), session.Context)
-                : PackedPlanner.Plan(source, packed, quantization, session.Get(output), maxShardBytes, session.Context);
-            ConversionOptions options = new(packed?.ToString() ?? RecipeOptionSet.SchemeOf(recipe!), session.Get(force), session.Get(strict), session.Get(dryRun), chosen, solving);
-            Conversion conversion = new(source, plan, options, session.Context);
-            ConversionReport report = conversion.Run();
-            if (session.Get(modelfile) && !report.DryRun)
+            QuantizationChoices choices = importance.Read(session, windows, recipes.Read(session, new QuantizationChoices
             {
-                PendingOutput.PublishSmallFile(session.Context.Files, plan.Target + ".Modelfile", Modelfile.Write(Path.GetFileName(plan.Target), new BpeTokenizer(source.Tokenizer)));
-            }
-
-            if (text is not null && !report.DryRun)
-            {
-                using Checkpoint published = Checkpoint.Open(plan.Target, session.Context);
-                report = report with { Validation = Proof.Compare(source, published, text, windows.Read(session), session.Context) };
-                conversion.WriteMeasurement(report, text.Name);
-            }
-
+                Effort = session.Get(effort), MaxShardSize = session.Parsed.GetValue(shardSize), Strict = session.Get(strict), Modelfile = session.Get(modelfile),
+            }));
+            OutputHandling handling = new(session.Get(force), session.Get(resume), session.Get(dryRun));
+            using QuantizationRequest request = QuantizationRequest.Open(session.Get(model), recipes.Scheme(session), session.Get(output), choices, handling, session.Context, Console.OpenStandardInput());
+            ConversionReport report = request.Run();
+            if (text is not null && !report.DryRun) report = request.Prove(report, text, windows.Read(session));
             session.Print(report, ReportJson.Default.ConversionReport, writer => ConversionText.Write(writer, report));
             return report.Validation is null ? ExitCodes.Done : GateReport.Apply(session, gate, report.Validation);
         }));

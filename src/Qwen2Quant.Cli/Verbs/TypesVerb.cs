@@ -5,6 +5,8 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Packed;
 using Qwen2Quant.Pipeline.Recipes;
 
+using Qwen2Quant.Pipeline.Quantizing;
+
 namespace Qwen2Quant.Cli.Verbs;
 
 internal static class TypesVerb
@@ -41,7 +43,7 @@ internal static class TypesVerb
     {
         SchemeFigures? figures = SchemeFigures.Of(recipe);
         return new SchemeRow(
-            RecipeOptionSet.SchemeOf(recipe), recipe.Aliases, recipe.FileType, recipe.Type?.Name, recipe.Type?.ValuesPerBlock, figures?.BitsPerWeight, figures?.NeedsImatrix ?? false, figures?.CanEncode ?? true);
+            SchemeChoice.SchemeOf(recipe), recipe.Aliases, recipe.FileType, recipe.Type?.Name, recipe.Type?.ValuesPerBlock, figures?.BitsPerWeight, figures?.NeedsImatrix ?? false, figures?.CanEncode ?? true);
     }
 
     private static void Write(TextWriter output, TypesResult result)

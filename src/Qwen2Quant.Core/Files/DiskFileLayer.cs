@@ -25,6 +25,21 @@ public sealed class DiskFileLayer : IFileLayer
     public IWriteFile Create(string path, long byteLength) =>
         new DiskWriteFile(path, File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None), byteLength);
 
+    public IWriteFile OpenWrite(string path, long byteLength) =>
+        new DiskWriteFile(path, File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete), byteLength);
+
+    public IDisposable? TryLock(string path)
+    {
+        try
+        {
+            return File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException) when (IsInUse(path))
+        {
+            return null;
+        }
+    }
+
     public IScratchFile CreateScratch(string directory)
     {
         string path = Path.Combine(directory, $"qwen2quant-{Guid.NewGuid():N}.scratch");

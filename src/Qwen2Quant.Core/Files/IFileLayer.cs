@@ -60,6 +60,12 @@ public interface IFileLayer
     /// <summary>Creates a new file of that length; fails when the path exists.</summary>
     IWriteFile Create(string path, long byteLength);
 
+    /// <summary>Opens a file for writing, which is created when it is not there; what it holds stays, and its length is set. Several runs may have it open.</summary>
+    IWriteFile OpenWrite(string path, long byteLength);
+
+    /// <summary>Creates a file that is this run's until the result is disposed or the process ends, however that ends; null while it is another's.</summary>
+    IDisposable? TryLock(string path);
+
     /// <summary>Creates a scratch file in a folder.</summary>
     IScratchFile CreateScratch(string directory);
 

@@ -1,3 +1,6 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
@@ -107,6 +110,22 @@ public sealed class Importance
 
     /// <summary>Tokens behind a tensor's weights, of its least seen expert; null where there are none.</summary>
     public long? TokensSeen(string name) => _byName.TryGetValue(name, out (float[] Weights, long[] Counts) found) ? found.Counts.Min() : null;
+
+    /// <summary>Equal when the weights are, and what is said of them.</summary>
+    public string Identity
+    {
+        get
+        {
+            using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+            foreach ((string name, (float[] weights, _)) in _byName)
+            {
+                hash.AppendData(Encoding.UTF8.GetBytes(name));
+                hash.AppendData(MemoryMarshal.AsBytes(weights.AsSpan()));
+            }
+
+            return Convert.ToHexStringLower(hash.GetHashAndReset());
+        }
+    }
 
     /// <summary>The keys that llama-quantize adds.</summary>
     public void WriteMetadata(GgufMetadata metadata)

@@ -37,6 +37,10 @@ public sealed class BuiltInModels : IFileLayer
 
     public IWriteFile Create(string path, long byteLength) => throw ReadOnly();
 
+    public IWriteFile OpenWrite(string path, long byteLength) => throw ReadOnly();
+
+    public IDisposable TryLock(string path) => throw ReadOnly();
+
     public IScratchFile CreateScratch(string directory) => throw ReadOnly();
 
     public void CreateDirectory(string path) => throw ReadOnly();

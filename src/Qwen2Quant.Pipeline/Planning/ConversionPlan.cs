@@ -57,6 +57,12 @@ public sealed record ConversionPlan
     /// <summary>Weights for the encoders, or null for none.</summary>
     public Importance? Importance { get; init; }
 
+    /// <summary>What decides the statistics that the plan rests on: a hash, or <c>none</c>.</summary>
+    public string Statistics { get; init; } = "none";
+
+    /// <summary>Collects the statistics that the plan lacks, keeping them in a folder, and gives the whole plan, with the same files; null where nothing is lacking.</summary>
+    internal Func<string, ConversionPlan>? Complete { get; init; }
+
     /// <summary>Substitutions and whatever else differs from what was asked.</summary>
     public required IReadOnlyList<QuantEvent> Events { get; init; }
 

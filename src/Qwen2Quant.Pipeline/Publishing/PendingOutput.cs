@@ -24,17 +24,19 @@ public sealed class PendingOutput : IDisposable
     private const string Suffix = ".partial";
 
     private readonly IFileLayer _files;
+    private readonly bool _isShared;
     private readonly List<IWriteFile> _open = [];
     private readonly List<string> _moved = [];
     private bool _published;
 
-    private PendingOutput(IFileLayer files, string target, OutputKind kind)
+    private PendingOutput(IFileLayer files, string target, OutputKind kind, bool isShared = false)
     {
         _files = files;
+        _isShared = isShared;
         Target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
         Parent = Path.GetDirectoryName(Target)!;
         Kind = kind;
-        TemporaryPath = Path.Combine(Parent, "." + Path.GetFileName(Target) + Suffix);
+        TemporaryPath = TemporaryPathOf(Target);
     }
 
     /// <summary>The final path, absolute; that of the first part where there are several.</summary>
@@ -45,7 +47,17 @@ public sealed class PendingOutput : IDisposable
     /// <summary>Where the output is until it is published: a file, or a folder that holds its files.</summary>
     public string TemporaryPath { get; }
 
+    /// <summary>Whether the unfinished output stays when this is closed before it is published: another run may go on with it.</summary>
+    public bool Keeps { get; set; }
+
     private string Parent { get; }
+
+    /// <summary>As <see cref="TemporaryPath"/> of an output of that name.</summary>
+    public static string TemporaryPathOf(string target)
+    {
+        string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
+        return Path.Combine(Path.GetDirectoryName(full)!, "." + Path.GetFileName(full) + Suffix);
+    }
 
     /// <summary>
     /// Checks at plan time that the target can be published: its folder exists, it is free or may be replaced, it is none of the
@@ -120,6 +132,25 @@ public sealed class PendingOutput : IDisposable
         return output;
     }
 
+    /// <summary>Goes on with what earlier runs with equal settings left, and others write at once; a <see cref="WorkFolder"/> sees to that.</summary>
+    /// <param name="plannedFiles">Names of the files, of which a run that was stopped while it published may have moved some.</param>
+    public static PendingOutput Continue(IFileLayer files, string target, OutputKind kind, IEnumerable<string> plannedFiles, bool isPublishing)
+    {
+        PendingOutput output = new(files, target, kind, isShared: true);
+        Guard(output.TemporaryPath, () =>
+        {
+            if (kind == OutputKind.File) return;
+            files.CreateDirectory(output.TemporaryPath);
+            if (!isPublishing || kind != OutputKind.Parts) return;
+            foreach (string name in plannedFiles)
+            {
+                string final = Path.Combine(output.Parent, name), temporary = output.PathOf(name);
+                if (!files.FileExists(temporary) && files.FileExists(final)) files.Rename(final, temporary, overwrite: false);
+            }
+        });
+        return output;
+    }
+
     /// <summary>Where a planned file lies until publication; for a single file the output itself.</summary>
     public string PathOf(string fileName) => Kind == OutputKind.File ? TemporaryPath : Path.Combine(TemporaryPath, fileName);
 
@@ -129,7 +160,7 @@ public sealed class PendingOutput : IDisposable
         string path = PathOf(file.Name);
         return Guard(path, () =>
         {
-            IWriteFile created = _files.Create(path, file.ByteLength);
+            IWriteFile created = _isShared ? _files.OpenWrite(path, file.ByteLength) : _files.Create(path, file.ByteLength);
             _open.Add(created);
             created.Write(0, file.Header);
             return created;
@@ -142,7 +173,7 @@ public sealed class PendingOutput : IDisposable
         string path = PathOf(fileName);
         Guard(path, () =>
         {
-            IWriteFile created = _files.Create(path, bytes.Length);
+            IWriteFile created = _isShared ? _files.OpenWrite(path, bytes.Length) : _files.Create(path, bytes.Length);
             _open.Add(created);
             created.Write(0, bytes.Span);
         });
@@ -209,7 +240,7 @@ public sealed class PendingOutput : IDisposable
     public void Dispose()
     {
         Close();
-        if (_published) return;
+        if (_published || Keeps) return;
         try
         {
             foreach (string part in _moved) _files.Delete(part);

@@ -54,6 +54,8 @@ public sealed record ContainerReport(string Output, int Files, int Tensors, long
 /// <param name="Output">Path of the output.</param>
 /// <param name="Bytes">Bytes of all its files.</param>
 /// <param name="DryRun">True when nothing was written.</param>
+/// <param name="Settings">What decided the bytes, by name: equal settings give equal files.</param>
+/// <param name="ValidatedOn">Hash of the text and windows of the validation.</param>
 public sealed record ConversionReport(
     string Version,
     string Source,
@@ -71,7 +73,9 @@ public sealed record ConversionReport(
     ComparisonResult? Validation = null,
     string? Method = null,
     GptqReport? Gptq = null,
-    RescalingReport? Rescaling = null);
+    RescalingReport? Rescaling = null,
+    IReadOnlyDictionary<string, string>? Settings = null,
+    string? ValidatedOn = null);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
@@ -82,4 +86,5 @@ public sealed record ConversionReport(
 [JsonSerializable(typeof(ContainerReport))]
 [JsonSerializable(typeof(CalibrationReport))]
 [JsonSerializable(typeof(InspectionReport))]
+[JsonSerializable(typeof(IReadOnlyDictionary<string, string>))]
 public sealed partial class ReportJson : JsonSerializerContext;

@@ -34,9 +34,13 @@ internal sealed class ConversionRunner
     private readonly RunContext _context;
     private readonly List<Slab> _slabs;
     private readonly ulong[] _checksums;
+    private readonly ErrorSums?[] _sums;
+    private readonly SlabJournal? _journal;
 
-    public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, Effort effort, RunContext context)
+    /// <param name="journal">Where written slabs are recorded, for a run that may have to be taken up; null for nowhere.</param>
+    public ConversionRunner(ITensorSource source, ConversionPlan plan, ISolver solver, Effort effort, RunContext context, SlabJournal? journal = null)
     {
+        _journal = journal;
         _source = source;
         _plan = plan;
         _solver = solver;
@@ -44,21 +48,54 @@ internal sealed class ConversionRunner
         _context = context;
         _slabs = CutSlabs(plan);
         _checksums = new ulong[_slabs.Count];
+        _sums = new ErrorSums?[_slabs.Count];
     }
 
-    /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one. Returns the error sums of each item.</summary>
-    public IReadOnlyList<ErrorSums> Run(IReadOnlyList<IWriteFile> files)
+    /// <summary>Bytes of slabs that an earlier run had written.</summary>
+    public long TakenBytes { get; private set; }
+
+    /// <summary>Takes over the slabs that the journal names and whose bytes the unfinished output holds, as its reader gives them.</summary>
+    /// <param name="output">The unfinished output.</param>
+    public void TakeWritten(ITensorSource output)
     {
-        ErrorSums[] sums = new ErrorSums[_slabs.Count];
-        using IProgressTask progress = _context.Progress.Start("Writing", _slabs.Sum(slab => slab.TargetBytes), "B");
+        if (_journal is null) return;
+        bool[] taken = new bool[_slabs.Count];
+        TensorEntry?[] entries = [.. _plan.Items.Select(item => output.FindStored(item.Name))];
+        for (int i = 0; i < entries.Length; i++)
+        {
+            if (!IsAsPlanned(_plan.Items[i], entries[i])) entries[i] = null;
+        }
+
         Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
         {
-            sums[index] = Encode(_slabs[index], index, files, buffers);
+            Slab slab = _slabs[index];
+            if (!_journal.Written.TryGetValue(index, out WrittenSlab written) || entries[slab.ItemIndex] is not { } entry || Stored(output, entry, slab, buffers) != written.Checksum) return;
+            _checksums[index] = written.Checksum;
+            _sums[index] = written.Sums;
+            taken[index] = true;
+        }, _context.Cancellation);
+        TakenBytes = _slabs.Where((_, index) => taken[index]).Sum(slab => slab.TargetBytes);
+    }
+
+    /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one, but for slabs that were taken over.</summary>
+    /// <param name="share">Only every so many slabs, from the first of these on.</param>
+    public void Run(IReadOnlyList<IWriteFile> files, Share? share = null)
+    {
+        int[] missing = [.. Enumerable.Range(0, _slabs.Count).Where(index => _sums[index] is null && (share is null || share.Takes(index)))];
+        using IProgressTask progress = _context.Progress.Start("Writing", missing.Sum(index => _slabs[index].TargetBytes), "B");
+        Workers.Run(_context.Threads, missing.Length, () => new Buffers(), (unit, buffers) =>
+        {
+            int index = missing[unit];
+            _sums[index] = Encode(_slabs[index], index, files, buffers);
             progress.Advance(_slabs[index].TargetBytes);
         }, _context.Cancellation);
+    }
 
+    /// <summary>The error sums of each item, once all slabs are written.</summary>
+    public IReadOnlyList<ErrorSums> Sums()
+    {
         ErrorSums[] byItem = [.. _plan.Items.Select(_ => new ErrorSums())];
-        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex].Add(sums[index]);
+        for (int index = 0; index < _slabs.Count; index++) byItem[_slabs[index].ItemIndex].Add(_sums[index]!);
         return byItem;
     }
 
@@ -73,7 +110,7 @@ internal sealed class ConversionRunner
     private void RequireAsPlanned(PlanItem item, TensorEntry? entry)
     {
         OutputTensor expected = item.Target.Tensor;
-        if (entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset) return;
+        if (IsAsPlanned(item, entry)) return;
         throw new QuantException(ErrorKind.Verification, "the output does not read back as planned")
         {
             Path = _plan.Target,
@@ -83,12 +120,24 @@ internal sealed class ConversionRunner
         };
     }
 
+    private static bool IsAsPlanned(PlanItem item, TensorEntry? entry)
+    {
+        OutputTensor expected = item.Target.Tensor;
+        return entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset;
+    }
+
+    /// <summary>Checksum of the bytes of a slab that the output holds.</summary>
+    private static ulong Stored(ITensorSource output, TensorEntry entry, Slab slab, Buffers buffers)
+    {
+        Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
+        output.ReadRaw(entry, slab.TensorOffset, stored);
+        return SlabChecksum.Compute(stored);
+    }
+
     private void RequireAsWritten(ITensorSource output, int index, Buffers buffers)
     {
         Slab slab = _slabs[index];
-        Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
-        output.ReadRaw(output.FindStored(slab.Item.Name)!, slab.TensorOffset, stored);
-        if (SlabChecksum.Compute(stored) == _checksums[index]) return;
+        if (Stored(output, output.FindStored(slab.Item.Name)!, slab, buffers) == _checksums[index]) return;
         throw new QuantException(ErrorKind.Verification, "the output does not hold what was written")
         {
             Path = _plan.Target,
@@ -142,8 +191,9 @@ internal sealed class ConversionRunner
         {
             Span<byte> bytes = Buffers.Take(ref buffers.Raw, (int)slab.TargetBytes);
             _source.ReadRaw(slab.Part, slab.TensorOffset, bytes);
-            Write(slab, index, files, bytes, default);
-            return new ErrorSums();
+            ErrorSums none = new();
+            Write(slab, index, files, bytes, default, none);
+            return none;
         }
 
         ElementType target = slab.Item.Target.Tensor.Type;
@@ -169,7 +219,7 @@ internal sealed class ConversionRunner
             else if (!isCopy) _solver.Encode(new RowSlab(slab.Part.Name, slab.FirstRow + row, rowLength, chunk, slab.Importance.Span), target, _effort, encoded.Slice(row * targetRowBytes, rows * targetRowBytes), sums);
         }
 
-        Write(slab, index, files, encoded, _source is SolvedOverlay overlay ? overlay.ColumnOrder(slab.Part.Name) : default);
+        Write(slab, index, files, encoded, _source is SolvedOverlay overlay ? overlay.ColumnOrder(slab.Part.Name) : default, sums);
         return sums;
     }
 
@@ -184,7 +234,7 @@ internal sealed class ConversionRunner
         }
     }
 
-    private void Write(Slab slab, int index, IReadOnlyList<IWriteFile> files, Span<byte> encoded, ReadOnlySpan<int> columnOrder)
+    private void Write(Slab slab, int index, IReadOnlyList<IWriteFile> files, Span<byte> encoded, ReadOnlySpan<int> columnOrder, ErrorSums sums)
     {
         try
         {
@@ -201,13 +251,15 @@ internal sealed class ConversionRunner
                 // The disk works while later slabs are encoded, and the flush at the end finds little to do.
                 file.StartWriteBack(offset, encoded.Length);
             }
+
+            // Not before: a scattered target may put the columns in their order.
+            _checksums[index] = SlabChecksum.Compute(encoded);
+            _journal?.Append(index, _checksums[index], sums);
         }
         catch (Exception error) when (FileExtensions.IsDiskFailure(error))
         {
             throw PendingOutput.Failed(_plan.Target, error);
         }
-
-        _checksums[index] = SlabChecksum.Compute(encoded);
     }
 
     private sealed record Slab(int ItemIndex, PlanItem Item, TensorEntry Part, ReadOnlyMemory<float> Importance, long FirstRow, int RowCount, long TensorOffset, long TargetBytes);

@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
-using System.Text;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Numerics;
@@ -9,6 +7,7 @@ using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Planning;
+using Qwen2Quant.Pipeline.Publishing;
 using Qwen2Quant.Pipeline.Reports;
 using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Quantization;
@@ -16,14 +15,13 @@ using Qwen2Quant.Quantization;
 namespace Qwen2Quant.Pipeline.Solving;
 
 /// <summary>Chooses the codes of all matrices of a model's layers; where their statistics come from is the schedule's affair.</summary>
-internal abstract class ModelSolving
+internal abstract class ModelSolving : IDisposable
 {
-    private readonly ConversionPlan _plan;
     private readonly bool _strict;
 
     protected ModelSolving(Checkpoint source, ConversionPlan plan, SolvingJob job, Effort effort, bool strict, RunContext context)
     {
-        (Source, _plan, Job, Effort, _strict, Context) = (source, plan, job, effort, strict, context);
+        (Source, Job, Effort, _strict, Context) = (source, job, effort, strict, context);
         Team = new WorkerTeam(context.Threads);
         ByLayer = Targets(source, plan).ToLookup(target => target.Input.Layer);
         Rescaling = new LayerRescaling(source.Tensors.Catalogue, source.Tensors, plan, job, effort, Team, Times);
@@ -93,14 +91,15 @@ internal abstract class ModelSolving
         PlannedBytes,
         writeSeconds is { } write ? new GptqSeconds(Times[Stage.Forward], Times[Stage.Gram], Times[Stage.Rescale], Times[Stage.Factor], Times[Stage.Solve], write) : null);
 
+    /// <param name="folder">Where whole layers are kept, and found when an earlier run solved them.</param>
+    /// <param name="share">Only these layers; null for all.</param>
     /// <exception cref="QuantException">Statistics are not usable, activations overflow, the disk or the memory does not suffice. What whole layers gave stays for <c>--resume</c>.</exception>
-    public SolvedTensors Run()
+    public SolvedTensors Run(string folder, Share? share)
     {
-        SolvedTensors solved = SolvedTensors.Open(Context.Files, _plan.Target, Identity(), Job.Resume, out bool foundOther);
-        if (foundOther) Context.Events.Report(new QuantEvent("restarted", "an interrupted run had begun this output; its layers are solved again, as --resume was not given"));
+        SolvedTensors solved = new(Context.Files, folder);
         try
         {
-            RunLayers(new LayerSolver(Rescaling.Tensors, Job, Effort, Team, Times, Context.Events), solved);
+            RunLayers(new LayerSolver(Rescaling.Tensors, Job, Effort, Team, Times, Context.Events), solved, share);
             return solved;
         }
         catch (Exception error)
@@ -111,7 +110,7 @@ internal abstract class ModelSolving
         }
     }
 
-    protected abstract void RunLayers(LayerSolver solver, SolvedTensors solved);
+    protected abstract void RunLayers(LayerSolver solver, SolvedTensors solved, Share? share);
 
     /// <summary>Begins a layer; true when an earlier run solved it.</summary>
     protected static bool Begin(SolvedTensors solved, int layer, IReadOnlyList<SolvedTarget> targets) =>
@@ -169,16 +168,25 @@ internal abstract class ModelSolving
             "experts-few-tokens", $"{found} and are rounded ({LayerSolver.FewTokensFallback}), tokens in brackets: {list} [{StatisticsRules.ExpertsSeen.Id}]", starved[0].Split(' ')[0], IsSubstitution: true));
     }
 
-    private SolvingIdentity Identity()
+    /// <summary>Adds what, beside model and types, decides which codes are chosen.</summary>
+    public void AddSettings(Dictionary<string, string> settings)
     {
-        StringBuilder types = new();
-        foreach (SolvedTarget target in ByLayer.SelectMany(layer => layer)) types.Append(CultureInfo.InvariantCulture, $"{target.Tensor.Name} {target.Type.Name}\n");
         GptqOptions gptq = Job.Options;
-        string options = string.Create(
-            CultureInfo.InvariantCulture,
-            $"method {Job.Method.Name}, smoothing {Job.Smoothing}, effort {Effort.ToString().ToLowerInvariant()}, damping {gptq.Damping}, shrinkage {gptq.Shrinkage}, activation order {gptq.ActivationOrder}, permuted columns {gptq.PermutesColumns}, descent passes {gptq.DescentPasses}, refit passes {gptq.RefitPasses}, input correction {gptq.InputCorrection}, all experts {Job.AllExperts}, exact {Context.Exact}, vectors {Simd.Level}");
-        return new SolvingIdentity(Conversion.Version, Source.Identity, Hash(types.ToString()), Hash(CalibrationIdentity), options);
+        settings["calibration"] = RunSettings.Hash(CalibrationIdentity);
+        settings["smoothing"] = Text(Job.Smoothing);
+        settings["damping"] = Text(gptq.Damping);
+        settings["shrinkage"] = Text(gptq.Shrinkage);
+        settings["activation order"] = $"{gptq.ActivationOrder}{(gptq.PermutesColumns ? ", permuted" : "")}";
+        settings["passes"] = string.Create(CultureInfo.InvariantCulture, $"{gptq.DescentPasses}+{gptq.RefitPasses}");
+        settings["input correction"] = Text(gptq.InputCorrection);
+        settings["all experts"] = $"{Job.AllExperts}";
+        settings["exact"] = $"{Context.Exact}";
+        settings["vectors"] = $"{Simd.Level}";
 
-        static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+        static string Text(double value) => value.ToString(CultureInfo.InvariantCulture);
+    }
+
+    public virtual void Dispose()
+    {
     }
 }

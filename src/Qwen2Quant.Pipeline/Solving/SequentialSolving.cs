@@ -52,8 +52,9 @@ internal sealed class SequentialSolving : ModelSolving
         }
     }
 
-    protected override void RunLayers(LayerSolver solver, SolvedTensors solved)
+    protected override void RunLayers(LayerSolver solver, SolvedTensors solved, Share? share)
     {
+        if (share is not null) throw new ArgumentException("each layer is solved under what the layers before it became", nameof(share));
         using IDisposable timed = Times.Measure(Stage.Forward);
         using LayerwisePass pass = _model.BeginLayers(_windows, _memory, keepsCarry: true);
         using LayerwisePass? original = CorrectsInputs ? LoadedModel.ForWindows(Source, Context).BeginLayers(_windows, _memory, keepsCarry: true) : null;

@@ -40,10 +40,6 @@ internal sealed record ErrorSumsRecord(double SquaredError, double SquaredValue,
 /// <param name="Folds">The scales that were folded into the layer before.</param>
 internal sealed record SolvedLayer(IReadOnlyList<SolvedPart> Parts, ulong Checksum, IReadOnlyList<FoldedScales> Folds);
 
-/// <summary>What makes two runs choose the same codes; a run goes on only with what an equal one left.</summary>
-internal sealed record SolvingIdentity(string Version, string Source, string Types, string Calibration, string Options);
-
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
 [JsonSerializable(typeof(SolvedLayer))]
-[JsonSerializable(typeof(SolvingIdentity))]
 internal sealed partial class SolvingJson : JsonSerializerContext;

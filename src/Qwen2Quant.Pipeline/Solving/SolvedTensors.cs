@@ -12,65 +12,29 @@ using Qwen2Quant.Quantization;
 namespace Qwen2Quant.Pipeline.Solving;
 
 /// <summary>
-/// The encoded matrices of a run that goes layer by layer, in a folder beside the output: a file for each layer with their bytes, one that says what they are, written
-/// last, and one with the settings. An interrupted run leaves the folder; an equal one goes on behind its last whole layer. As a source it gives what was encoded.
+/// The encoded matrices of a run that goes layer by layer, in the <see cref="WorkFolder"/> of its output: a file for each layer with their bytes, and one that says what they
+/// are, written last. As a source it gives what was encoded.
 /// </summary>
 internal sealed class SolvedTensors : ITensorSource
 {
-    private const string IdentityFile = "settings.json";
     private const long LargestJson = 64L << 20;
 
     private readonly IFileLayer _files;
     private readonly string _folder;
-    private readonly IWriteFile _lock;
     private readonly Dictionary<string, (SolvedPart Part, TensorEntry Entry)> _byName = new(StringComparer.Ordinal);
     private readonly List<TensorEntry> _entries = [];
     private readonly Dictionary<int, IReadFile> _layers = [];
     private readonly List<(SolvedPart Part, byte[] Bytes)> _pending = [];
     private int _layer;
 
-    private SolvedTensors(IFileLayer files, string folder)
+    /// <param name="folder">An existing folder, which layers that an equal run solved may be in.</param>
+    public SolvedTensors(IFileLayer files, string folder)
     {
         _files = files;
         _folder = folder;
-        _lock = files.Create(Path.Combine(folder, "lock"), 0);
     }
 
     public IReadOnlyList<TensorEntry> Tensors => _entries;
-
-    /// <summary>Opens the folder of an output.</summary>
-    /// <param name="resume">Keeps what an equal run left; otherwise it is removed.</param>
-    /// <param name="foundOther">There was something, and it is gone.</param>
-    /// <exception cref="QuantException">Usage: what there is to go on with had other settings. Busy: another run has it. Resource: the disk fails.</exception>
-    public static SolvedTensors Open(IFileLayer files, string target, SolvingIdentity identity, bool resume, out bool foundOther)
-    {
-        string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
-        string folder = Path.Combine(Path.GetDirectoryName(full)!, "." + Path.GetFileName(full) + ".gptq");
-        foundOther = false;
-        try
-        {
-            string settings = Path.Combine(folder, IdentityFile);
-            bool exists = files.DirectoryExists(folder);
-            if (exists && files.IsInUse(folder)) throw new QuantException(ErrorKind.Busy, "another run is solving for this output") { Path = target, Remedy = "Wait for it to end." };
-            if (exists && resume && files.FileExists(settings))
-            {
-                SolvingIdentity? left = Read(files, settings, SolvingJson.Default.SolvingIdentity);
-                if (left != identity) throw OtherSettings(folder, left, identity);
-                files.Delete(Path.Combine(folder, "lock"));
-                return new SolvedTensors(files, folder);
-            }
-
-            foundOther = exists;
-            files.Delete(folder);
-            files.CreateDirectory(folder);
-            PendingOutput.PublishSmallFile(files, settings, JsonSerializer.SerializeToUtf8Bytes(identity, SolvingJson.Default.SolvingIdentity));
-            return new SolvedTensors(files, folder);
-        }
-        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
-        {
-            throw PendingOutput.Failed(folder, error);
-        }
-    }
 
     public TensorEntry? Find(string name) => _byName.TryGetValue(name, out (SolvedPart Part, TensorEntry Entry) found) ? found.Entry : null;
 
@@ -187,23 +151,8 @@ internal sealed class SolvedTensors : ITensorSource
         }
     }
 
-    /// <summary>Removes the folder, once the output is published.</summary>
-    public void Delete()
-    {
-        Dispose();
-        try
-        {
-            _files.Delete(_folder);
-        }
-        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
-        {
-            // The output is complete; the next run removes what is left.
-        }
-    }
-
     public void Dispose()
     {
-        _lock.Dispose();
         foreach (IReadFile file in _layers.Values) file.Dispose();
     }
 
@@ -246,16 +195,5 @@ internal sealed class SolvedTensors : ITensorSource
         {
             return null;
         }
-    }
-
-    private static QuantException OtherSettings(string folder, SolvingIdentity? found, SolvingIdentity expected)
-    {
-        string what = found is null ? "they cannot be read"
-            : found.Version != expected.Version ? $"made by version {found.Version}"
-            : found.Source != expected.Source ? "the source was another, or has changed"
-            : found.Types != expected.Types ? "other types"
-            : found.Calibration != expected.Calibration ? "other calibration text or windows"
-            : string.Join("; ", found.Options.Split(", ").Zip(expected.Options.Split(", ")).Where(pair => pair.First != pair.Second).Select(pair => $"{pair.First} instead of {pair.Second}"));
-        return new QuantException(ErrorKind.Usage, "--resume cannot go on: the interrupted run had other settings") { Path = folder, Found = what, Remedy = "Repeat its options, or leave --resume out to start again." };
     }
 }

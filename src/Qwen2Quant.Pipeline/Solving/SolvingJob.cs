@@ -8,11 +8,10 @@ namespace Qwen2Quant.Pipeline.Solving;
 /// <param name="Text">What the Gram matrices are collected on; null with <paramref name="StatisticsPath"/>.</param>
 /// <param name="StatisticsPath">A file of Gram matrices of the model as it is: each matrix is then solved by itself, the parallel schedule. Null for the sequential one.</param>
 /// <param name="AllExperts">Every expert sees every token.</param>
-/// <param name="Resume">Goes on at the layer where an interrupted run with the same settings ended.</param>
 /// <param name="Method">How codes are chosen, and what is done to weights before.</param>
 /// <param name="Smoothing">SmoothQuant's exponent of the activations.</param>
 public sealed record SolvingJob(
-    EvaluationText? Text, string? StatisticsPath, CalibrationOptions Calibration, GptqOptions Options, bool AllExperts = false, bool Resume = false, SolvingMethod? Method = null, double Smoothing = 0.5)
+    EvaluationText? Text, string? StatisticsPath, CalibrationOptions Calibration, GptqOptions Options, bool AllExperts = false, SolvingMethod? Method = null, double Smoothing = 0.5)
 {
     public SolvingMethod Method { get; init; } = Method ?? SolvingMethod.Gptq;
 }

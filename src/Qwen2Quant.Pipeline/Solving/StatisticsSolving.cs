@@ -40,12 +40,13 @@ internal sealed class StatisticsSolving : ModelSolving
 
     protected override string CalibrationIdentity => _statistics.Identity;
 
-    protected override void RunLayers(LayerSolver solver, SolvedTensors solved)
+    public override void Dispose() => _statistics.Dispose();
+
+    protected override void RunLayers(LayerSolver solver, SolvedTensors solved, Share? share)
     {
-        using GramFile owned = _statistics;
         long tokens = (long)_statistics.Windows * _statistics.Context;
         using IProgressTask progress = Context.Progress.Start("Solving", ByLayer.Count, "layers");
-        foreach (IGrouping<int, SolvedTarget> layer in ByLayer.OrderBy(layer => layer.Key))
+        foreach (IGrouping<int, SolvedTarget> layer in ByLayer.OrderBy(layer => layer.Key).Where(layer => share is null || share.Takes(layer.Key)))
         {
             SolvedTarget[] targets = [.. layer];
             if (Begin(solved, layer.Key, targets))

@@ -118,7 +118,7 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
     public void AStoppedRunGoesOnAtTheLayer(int signal, int exitCode)
     {
         if (Signals.IsIgnoredHere(signal)) return;
-        string model = TestCheckpoint.Write(_folder.File("model"), Models.Wide(8)), whole = _folder.File("whole.gguf"), output = _folder.File("m.gguf"), work = _folder.File(".m.gguf.gptq");
+        string model = TestCheckpoint.Write(_folder.File("model"), Models.Wide(8)), whole = _folder.File("whole.gguf"), output = _folder.File("m.gguf"), work = _folder.File(".m.gguf.work");
         string[] arguments = ["quantize", model, "--to", "gguf:Q4_0", "--method", "gptq", "--samples", "2", "--context", "64", "--quiet", "--out"];
         CliCommand.Succeed([.. arguments, whole]);
         CliCommand command = new([.. arguments, output]);
@@ -131,7 +131,7 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
         Assert.False(File.Exists(output));
 
         CliResult other = new CliCommand([.. arguments, output, "--resume", "--damping", "0.02"]).Run().Expect(2);
-        Assert.Contains("damping 0.01 instead of damping 0.02", other.Error, StringComparison.Ordinal);
+        Assert.Contains("damping 0.01 instead of 0.02", other.Error, StringComparison.Ordinal);
         DateTime first = File.GetLastWriteTimeUtc(Path.Combine(work, "layer-00000.json"));
         // A layer whose bytes were lost is solved again.
         File.WriteAllBytes(Path.Combine(work, "layer-00001.bin"), new byte[64]);

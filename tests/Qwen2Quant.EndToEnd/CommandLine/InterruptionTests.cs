@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using System.Text.Json;
 using Qwen2Quant.EndToEnd.Support;
 using Qwen2Quant.Tests.Support;
 using Xunit.Abstractions;
@@ -18,7 +19,7 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
     [UnixTheory]
     [InlineData(Interrupt)]
     [InlineData(Terminate)]
-    public void ASignalStopsItAndNothingIsLeft(int signal)
+    public void ASignalStopsItAndResumeGoesOn(int signal)
     {
         if (Signals.IsIgnoredHere(signal))
         {
@@ -30,13 +31,19 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
         CliCommand command = Quantize(output);
         using Process process = command.Start();
         Task<string> text = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
-        while (!process.HasExited && Directory.GetFiles(_folder.Path, ".*.partial").Length == 0) Thread.Sleep(5);
+        string slabs = _folder.File(".m.gguf.work/slabs-0");
+        while (!process.HasExited && !(File.Exists(slabs) && new FileInfo(slabs).Length > 0)) Thread.Sleep(5);
         Assert.False(process.HasExited, "it ended before it could be stopped");
         Assert.Equal(0, Kill(process.Id, signal));
         CliResult result = command.Finish(process, text, error).Expect(128 + signal);
         Assert.Contains("interrupted", result.Error, StringComparison.Ordinal);
         Assert.Equal("", result.Output);
-        Assert.Equal([], Directory.GetFileSystemEntries(_folder.Path));
+        Assert.Equal([".m.gguf.partial", ".m.gguf.work"], Directory.GetFileSystemEntries(_folder.Path).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+
+        JsonElement report = new CliCommand([.. command.Arguments, "--resume", "--json"]).Run().Expect(0).Json();
+        Assert.Contains(report.GetProperty("events").EnumerateArray(), found => found.GetProperty("code").GetString() == "resumed");
+        Assert.Equal(["m.gguf", "m.gguf.qwen2quant.json"], Directory.GetFileSystemEntries(_folder.Path).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        CliCommand.Succeed("verify", output);
     }
 
     /// <summary>Twenty runs are killed at moments spread over somewhat more than the time that one takes; what they leave never hinders the next.</summary>

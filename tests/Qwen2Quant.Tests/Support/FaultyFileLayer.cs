@@ -45,6 +45,18 @@ public sealed class FaultyFileLayer(IFileLayer inner, int failingCall, Fault fau
         return new WriteFile(this, inner.Create(path, byteLength));
     }
 
+    public IWriteFile OpenWrite(string path, long byteLength)
+    {
+        Step("open-write", path);
+        return new WriteFile(this, inner.OpenWrite(path, byteLength));
+    }
+
+    public IDisposable? TryLock(string path)
+    {
+        Step("lock", path);
+        return inner.TryLock(path);
+    }
+
     public IScratchFile CreateScratch(string directory)
     {
         Step("scratch", directory);

@@ -94,6 +94,10 @@ public sealed class MemoryFolder : IFileLayer
 
     public IWriteFile Create(string path, long byteLength) => throw new NotSupportedException();
 
+    public IWriteFile OpenWrite(string path, long byteLength) => throw new NotSupportedException();
+
+    public IDisposable TryLock(string path) => throw new NotSupportedException();
+
     public IScratchFile CreateScratch(string directory) => throw new NotSupportedException();
 
     public void CreateDirectory(string path) => throw new NotSupportedException();
