@@ -52,6 +52,9 @@ internal sealed record TypeRow(string Name, int Id, int BlockValues, int BlockBy
 /// <param name="Kernels">Absent when one group of figures was asked for.</param>
 internal sealed record BenchResult(string Simd, int Threads, IReadOnlyList<string>? Kernels, IReadOnlyList<BenchmarkFigure> Figures);
 
+/// <summary>What <c>batch report</c> prints.</summary>
+internal sealed record BatchPage(string Path, long Bytes, int Items);
+
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull, WriteIndented = true)]
 [JsonSerializable(typeof(TokenizeResult))]
 [JsonSerializable(typeof(GenerateResult))]
@@ -59,4 +62,5 @@ internal sealed record BenchResult(string Simd, int Threads, IReadOnlyList<strin
 [JsonSerializable(typeof(VerifyResult))]
 [JsonSerializable(typeof(TypesResult))]
 [JsonSerializable(typeof(BenchResult))]
+[JsonSerializable(typeof(BatchPage))]
 internal sealed partial class CliJson : JsonSerializerContext;

@@ -5,6 +5,7 @@ using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Pipeline.Calibration;
 using Qwen2Quant.Pipeline.Checkpoints;
 using Qwen2Quant.Pipeline.Reports;
+using Qwen2Quant.Pipeline.Running;
 using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Cli.Verbs;
@@ -24,6 +25,7 @@ internal static class CalibrateVerb
         Option<bool> processOutput = new("--process-output") { Description = "Also for the output matrix; of a tied model for the token embedding" };
         Option<bool> force = ModelOptions.Force();
         Option<bool> strict = new("--strict") { Description = "Refuse experts that saw no tokens (exit code 5)" };
+        Option<string?> partition = new("--partition") { Description = "Only one part of the windows, for example 2/4: the parts are collected anywhere and added with --in, in their order", HelpName = "K/N" };
         CalibrationOptionSet windows = new();
         Verb verb = new(
             "calibrate",
@@ -31,9 +33,10 @@ internal static class CalibrateVerb
             "calibrate builtin:tiny --data builtin:calibration --out imatrix.gguf --samples 16",
             "calibrate Qwen/Qwen2-0.5B-Instruct --data chats.txt --parse-special --out imatrix.gguf",
             "calibrate Qwen/Qwen2-0.5B --in part1.gguf --in part2.dat --out whole.dat",
+            "calibrate Qwen/Qwen2-7B --data chats.txt --partition 1/4 --out part1.gguf",
             "calibrate Qwen/Qwen2-0.5B --depth gram --data builtin:calibration --out gram.safetensors");
         verb.Arguments.Add(model);
-        foreach (Option option in new Option[] { data, output, depth, format, inputs, processOutput, force, strict }) verb.Options.Add(option);
+        foreach (Option option in new Option[] { data, output, depth, format, inputs, processOutput, partition, force, strict }) verb.Options.Add(option);
         windows.AddTo(verb);
         verb.Options.Add(ModelOptions.Memory);
         verb.Options.Add(ModelOptions.Exact);
@@ -51,9 +54,10 @@ internal static class CalibrateVerb
             CalibrationJob job = new(target, Format(session.Parsed.GetValue(format), target), files, session.Get(force), session.Get(strict));
             using Checkpoint checkpoint = Checkpoint.Open(session.Get(model), session.Context);
             EvaluationText? text = textArgument is null ? null : EvaluationText.Load(session.Context.Files, textArgument, Console.OpenStandardInput());
+            CalibrationOptions options = windows.Read(session) with { ProcessOutput = session.Get(processOutput), Partition = session.Parsed.GetValue(partition) is { } part ? Share.Parse(part, partition.Name) : null };
             CalibrationReport report = session.Get(depth) == "gram"
-                ? new GramCalibration(target, files, session.Get(force)).Run(checkpoint, text, windows.Read(session), session.Context)
-                : job.Run(checkpoint, text, windows.Read(session) with { ProcessOutput = session.Get(processOutput) }, session.Context);
+                ? new GramCalibration(target, files, session.Get(force)).Run(checkpoint, text, options, session.Context)
+                : job.Run(checkpoint, text, options, session.Context);
             session.Print(report, ReportJson.Default.CalibrationReport, writer => CalibrationText.Write(writer, report));
             return ExitCodes.Done;
         }));

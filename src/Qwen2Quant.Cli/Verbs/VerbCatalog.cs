@@ -26,6 +26,7 @@ internal static class VerbCatalog
         TokenizeVerb.Create,
         TypesVerb.Create,
         BenchVerb.Create,
+        BatchVerb.Create,
         CompletionVerb.Create,
     ];
 }

@@ -25,6 +25,9 @@ public sealed record CalibrationOptions
     /// <summary>Control tokens spelled out in the text are tokens.</summary>
     public bool ParseSpecial { get; init; }
 
+    /// <summary>Only one part of the windows, in their order; null for all. The sums of all parts are those of the whole but for the order of additions.</summary>
+    public Share? Partition { get; init; }
+
     /// <summary>Statistics of the output matrix too.</summary>
     public bool ProcessOutput { get; init; }
 }
@@ -81,6 +84,6 @@ public static class DiagonalCalibration
                 CultureInfo.InvariantCulture, $"{TextEscape.Escape(text.Name)}: the text has {windows.WindowCount} windows of {options.Context} tokens, fewer than the {options.Samples} asked for; all are used")));
         }
 
-        return windows;
+        return options.Partition is { } part ? windows.Part(part.Index, part.Count) : windows;
     }
 }

@@ -44,6 +44,12 @@ public static class MethodChoice
         return new SolvingJob(text, choices.Statistics, Windows(choices), options, choices.AllExperts, method, smoothing);
     }
 
+    /// <summary>True for methods that go layer by layer.</summary>
+    internal static bool IsSolved(QuantizationChoices choices, PackedScheme? scheme) => Find(choices, scheme) is not null;
+
+    /// <summary>True for methods that need more of inputs than their Gram matrices.</summary>
+    internal static bool NeedsRanges(QuantizationChoices choices) => Find(choices, null) is { Rescaling: Rescaling.SmoothQuant };
+
     /// <summary>Which windows of a text statistics are collected on.</summary>
     internal static CalibrationOptions Windows(QuantizationChoices choices)
     {
@@ -62,6 +68,8 @@ public static class MethodChoice
 
     /// <summary>As <c>--method</c> takes them.</summary>
     public static IReadOnlyList<string> Names { get; } = [SolverCatalog.RoundToNearest.Name, .. SolvingMethod.All.Select(method => method.Name)];
+
+    private static SolvingMethod? Find(QuantizationChoices choices, PackedScheme? scheme) => SolvingMethod.Find(choices.Method ?? scheme?.DefaultMethod ?? SolverCatalog.RoundToNearest.Name);
 
     /// <summary>Refuses options of other methods.</summary>
     private static void RequireOwn(QuantizationChoices choices, SolvingMethod? method)

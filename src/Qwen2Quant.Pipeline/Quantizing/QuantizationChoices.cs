@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Errors;
 
@@ -13,13 +14,13 @@ public sealed record QuantizationChoices
     public bool LeaveOutputTensor { get; init; }
 
     /// <summary>PATTERN=TYPE; the first that matches wins.</summary>
-    public IReadOnlyList<string> TensorType { get; init; } = [];
+    public IReadOnlyList<string> TensorType { get => field ?? []; init; }
 
     public bool AllowRequantize { get; init; }
     public bool KeepSplit { get; init; }
 
     /// <summary>KEY=TYPE:VALUE.</summary>
-    public IReadOnlyList<string> OverrideKv { get; init; } = [];
+    public IReadOnlyList<string> OverrideKv { get => field ?? []; init; }
 
     /// <summary>For folders.</summary>
     public string? MaxShardSize { get; init; }
@@ -30,14 +31,18 @@ public sealed record QuantizationChoices
     /// <summary>Path of an importance matrix.</summary>
     public string? Imatrix { get; init; }
 
+    /// <summary>What metadata call the importance matrix; null for its path.</summary>
+    [JsonIgnore]
+    public string? ImatrixName { get; init; }
+
     /// <summary>A TEXT argument.</summary>
     public string? Calibration { get; init; }
 
     /// <summary>Path of a file of Gram matrices.</summary>
     public string? Statistics { get; init; }
 
-    public IReadOnlyList<string> IncludeWeights { get; init; } = [];
-    public IReadOnlyList<string> ExcludeWeights { get; init; } = [];
+    public IReadOnlyList<string> IncludeWeights { get => field ?? []; init; }
+    public IReadOnlyList<string> ExcludeWeights { get => field ?? []; init; }
     public double? Damping { get; init; }
     public double? Shrinkage { get; init; }
     public double? Smoothing { get; init; }

@@ -24,7 +24,8 @@ namespace Qwen2Quant.Pipeline.Quantizing;
 /// <summary>How a run may go about its output.</summary>
 /// <param name="Force">Replaces an existing output.</param>
 /// <param name="Resume">Goes on with what a run with equal settings left; leaves alone what one finished.</param>
-public readonly record struct OutputHandling(bool Force = false, bool Resume = false, bool DryRun = false);
+/// <param name="Name">What the report calls the output, where it is on its way to another place; null for its path.</param>
+public readonly record struct OutputHandling(bool Force = false, bool Resume = false, bool DryRun = false, string? Name = null);
 
 /// <summary>One model and one scheme: opened, checked and planned; statistics are collected when it runs.</summary>
 public sealed class QuantizationRequest : IDisposable
@@ -45,7 +46,7 @@ public sealed class QuantizationRequest : IDisposable
         _text = text;
         long maxShardBytes = choices.MaxShardSize is { } size ? Sizes.Parse(size, "--max-shard-size") : SafetensorsPlan.DefaultShardBytes;
         QuantizationOptions options = scheme.Options(choices) with { IsSolved = solving is not null, Damping = solving?.Options.Damping ?? 0.01 };
-        Importance? given = choices.Imatrix is null ? null : CreateImportance(ImatrixReader.Read(context.Files, choices.Imatrix, context.ReadOptions), choices.Imatrix, choices.Strict);
+        Importance? given = choices.Imatrix is null ? null : CreateImportance(ImatrixReader.Read(context.Files, choices.Imatrix, context.ReadOptions), choices.ImatrixName ?? choices.Imatrix, choices.Strict);
         bool needsInputs = scheme.Packed is { NeedsInputs: true };
         Plan = !needsInputs && (text is null || solving is not null)
             ? Of(options with { Importance = given }) with { Statistics = given?.Identity ?? "none" }
@@ -54,7 +55,7 @@ public sealed class QuantizationRequest : IDisposable
                 Statistics = RunSettings.Hash($"{given?.Identity} {text!.Text} {MethodChoice.Windows(choices)} {context.Exact} {string.Join('|', choices.IncludeWeights)} {string.Join('|', choices.ExcludeWeights)}"),
                 Complete = folder => Of(options with { Importance = solving is null && given is null && choices.Calibration is not null ? Collected(folder) : given, LargestInputs = needsInputs ? Largest(folder) : null }),
             };
-        Conversion = new Conversion(source, Plan, new ConversionOptions(scheme.Name, handling.Force, choices.Strict, handling.DryRun, effort, solving, handling.Resume), context);
+        Conversion = new Conversion(source, Plan, new ConversionOptions(scheme.Name, handling.Force, choices.Strict, handling.DryRun, effort, solving, handling.Resume, handling.Name), context);
 
         ConversionPlan Of(QuantizationOptions asked) => scheme.Packed is { } packed
             ? PackedPlanner.Plan(source, packed, asked, target, maxShardBytes, context)

@@ -23,7 +23,8 @@ namespace Qwen2Quant.Pipeline.Running;
 /// <param name="Effort">How hard encoders look for a small error.</param>
 /// <param name="Solving">Goes layer by layer over a calibration text; null rounds each value by itself.</param>
 /// <param name="Resume">Goes on with what a run with equal settings left, and leaves alone what one finished.</param>
-public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, SolvingJob? Solving = null, bool Resume = false)
+/// <param name="OutputName">What the report calls the output; null for its path.</param>
+public sealed record ConversionOptions(string Scheme, bool Force = false, bool Strict = false, bool DryRun = false, Effort Effort = Effort.Normal, SolvingJob? Solving = null, bool Resume = false, string? OutputName = null)
 {
     /// <summary>As <c>--method</c> spells it.</summary>
     public string Method => Solving?.Method.Name ?? SolverCatalog.RoundToNearest.Name;
@@ -66,7 +67,7 @@ public sealed class Conversion : IDisposable
             {
                 WorkFolder.Delete(_context.Files, WorkFolder.PathOf(_plan.Target));
                 _context.Events.Report(new QuantEvent("already-done", "the output is there, made with the same settings; nothing was done"));
-                return report with { Output = _plan.Target, Events = [.. report.Events, .. _context.Events.Events.Where(found => found.Code == "already-done")] };
+                return report with { Output = _options.OutputName ?? _plan.Target, Events = [.. report.Events, .. _context.Events.Events.Where(found => found.Code == "already-done")] };
             }
 
             CheckTargets(force: _options.Force || WorkFolder.IsPublishing(_context.Files, _plan.Target), isContinued: _context.Files.DirectoryExists(WorkFolder.PathOf(_plan.Target)));
@@ -111,6 +112,13 @@ public sealed class Conversion : IDisposable
         runner.Run(files, share);
         output.Flush();
         _source.RequireUnchanged();
+    }
+
+    /// <summary>Bytes that the process takes to solve the layers, as planned; null for plain rounding.</summary>
+    public long? PlannedSolvingBytes()
+    {
+        if (_solving is null) CreateSolving();
+        return _solving?.PlannedBytes;
     }
 
     public void Dispose() => _solving?.Dispose();
@@ -246,7 +254,7 @@ public sealed class Conversion : IDisposable
         _source.Location.DisplayName,
         _options.Scheme,
         _options.Effort.ToString().ToLowerInvariant(),
-        _plan.Target,
+        _options.OutputName ?? _plan.Target,
         _plan.ByteLength,
         _plan.ValueCount,
         _plan.BitsPerWeight,

@@ -1,12 +1,12 @@
 using System.Buffers;
 using System.Diagnostics;
-using System.Security.Cryptography;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Running;
 using Qwen2Quant.Core.Tensors;
 using Qwen2Quant.Pipeline.Checkpoints;
+using Qwen2Quant.Pipeline.Publishing;
 
 namespace Qwen2Quant.Pipeline.Running;
 
@@ -48,18 +48,7 @@ public static class Verification
 
     private static void RequireHash(string path, string expected, Func<IReadFile> open, CancellationToken cancellation)
     {
-        using IReadFile file = open();
-        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        byte[] buffer = new byte[ChunkValues * sizeof(float)];
-        for (long offset = 0; offset < file.Length; offset += buffer.Length)
-        {
-            cancellation.ThrowIfCancellationRequested();
-            Span<byte> chunk = buffer.AsSpan(0, (int)Math.Min(buffer.Length, file.Length - offset));
-            file.ReadExactly(offset, chunk);
-            hash.AppendData(chunk);
-        }
-
-        string found = Convert.ToHexStringLower(hash.GetHashAndReset());
+        string found = FileHash.Sha256(open, cancellation);
         if (found == expected) return;
         throw new QuantException(ErrorKind.Verification, "the file does not have the SHA-256 that the cache names it by")
         {

@@ -86,6 +86,15 @@ public sealed class WindowPlan
         return new WindowPlan(tokens, windows, options);
     }
 
+    /// <summary>One of several parts of about as many windows each, in their order.</summary>
+    /// <param name="index">From 0.</param>
+    /// <exception cref="QuantException">Usage: there are fewer windows than parts.</exception>
+    public WindowPlan Part(int index, int count)
+    {
+        if (count > WindowCount) throw new QuantException(ErrorKind.Usage, "there are fewer windows than parts") { Found = $"{WindowCount} windows", Expected = $"at least {count}", Remedy = "Cut into fewer parts, or give more --samples." };
+        return new WindowPlan(_tokens, _windows[(int)((long)WindowCount * index / count)..(int)((long)WindowCount * (index + 1) / count)], Options);
+    }
+
     /// <summary>The number, in the text, of window <paramref name="index"/> of those taken.</summary>
     public int WindowNumber(int index) => _windows[index];
 
