@@ -1,7 +1,10 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization.Metadata;
+using Qwen2Quant.Core;
 using Qwen2Quant.Core.Errors;
+using Qwen2Quant.Core.Json;
 using Qwen2Quant.Pipeline.Quantizing;
 using Qwen2Quant.Validation;
 
@@ -52,8 +55,8 @@ public sealed record BatchJob(
         BatchJob top;
         try
         {
-            const int depth = 32;
-            JsonNode? node = JsonNode.Parse(json, documentOptions: new JsonDocumentOptions { AllowDuplicateProperties = false, MaxDepth = depth });
+            StrictJson.Read(json, Limits.Default, StrictJson.Skip, problem => Refuse(path, string.Create(CultureInfo.InvariantCulture, $"byte {problem.ByteOffset}"), problem.Fault == JsonFault.DuplicateName ? $"\"{problem.Name}\" twice" : problem.Error?.Message ?? "no JSON", null));
+            JsonNode? node = JsonNode.Parse(json);
             RequireKnown(node, BatchJson.Default.BatchJob, "the file", path);
             top = node.Deserialize(BatchJson.Default.BatchJob) ?? throw Refuse(path, "the file", "null", "an object");
         }

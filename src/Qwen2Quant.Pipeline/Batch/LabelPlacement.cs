@@ -84,7 +84,7 @@ internal sealed class LabelPlacement
             if (!moved) break;
         }
 
-        foreach (int i in order.Reverse())
+        foreach (int i in Enumerable.Reverse(order))
         {
             if (!_anchors[i].IsImportant && _labels[i] is { } label && HidesOthers(i, label)) _labels[i] = null;
         }
