@@ -108,10 +108,8 @@ public sealed class Conversion : IDisposable
         using SlabJournal journal = SlabJournal.Open(_context.Files, work.Path, share.Index);
         using PendingOutput output = Continue();
         ConversionRunner runner = new(_source.Tensors, _plan, SolverCatalog.RoundToNearest, _options.Effort, _context, journal);
-        IWriteFile[] files = Begin(output, runner, journal);
-        runner.Run(files, share);
-        output.Flush();
-        _source.RequireUnchanged();
+        runner.TakeWritten();
+        Write(output, runner, share);
     }
 
     /// <summary>Bytes that the process takes to solve the layers, as planned; null for plain rounding.</summary>
@@ -136,10 +134,21 @@ public sealed class Conversion : IDisposable
         using SlabJournal journal = SlabJournal.Open(_context.Files, work.Path, 0);
         using PendingOutput output = Continue();
         ConversionRunner runner = new(overlay ?? (ITensorSource)_source.Tensors, _written ?? _plan, SolverCatalog.RoundToNearest, _options.Effort, _context, journal);
-        runner.Run(Begin(output, runner, journal));
-        output.Flush();
-        _source.RequireUnchanged();
-        Verify(output, runner);
+        runner.TakeWritten();
+        Write(output, runner, null);
+        try
+        {
+            Verify(output, runner);
+        }
+        catch (QuantException error) when (runner.TakenBytes > 0 && error.Kind is ErrorKind.Verification or ErrorKind.InvalidInput)
+        {
+            // After a power cut records may be there whose bytes are not.
+            _context.Events.Report(new QuantEvent("rewritten", $"what an interrupted run had written does not read back, and is written again: {error.Message}"));
+            runner.ForgetTaken();
+            Write(output, runner, null);
+            Verify(output, runner);
+        }
+
         _context.Cancellation.ThrowIfCancellationRequested();
         if (runner.TakenBytes > 0) _context.Events.Report(new QuantEvent("resumed", string.Create(CultureInfo.InvariantCulture, $"an interrupted run had written {runner.TakenBytes} bytes of tensors; they were kept")));
         ConversionReport report = Report(runner.Sums(), settings);
@@ -215,22 +224,19 @@ public sealed class Conversion : IDisposable
         return output;
     }
 
-    /// <summary>Opens the files of the output, and takes over what an earlier run wrote into them.</summary>
-    private IWriteFile[] Begin(PendingOutput output, ConversionRunner runner, SlabJournal journal)
+    /// <summary>Writes the files of the output, but for slabs that were taken over, and brings them to the disk.</summary>
+    private void Write(PendingOutput output, ConversionRunner runner, Share? share)
     {
         IWriteFile[] files = [.. _plan.Files.Select(output.Create)];
         foreach (CompanionFile companion in _plan.Companions) output.WriteFile(companion.Name, companion.Bytes);
-        if (journal.Written.Count == 0) return files;
-        using Checkpoint begun = Open(output);
-        runner.TakeWritten(begun.Raw);
-        return files;
+        runner.Run(files, share);
+        output.Flush();
+        _source.RequireUnchanged();
     }
-
-    private Checkpoint Open(PendingOutput output) => Checkpoint.Open(_plan.IsFolder ? output.TemporaryPath : output.PathOf(_plan.Files[0].Name), _context);
 
     private void Verify(PendingOutput output, ConversionRunner runner)
     {
-        using Checkpoint reopened = Open(output);
+        using Checkpoint reopened = Checkpoint.Open(_plan.IsFolder ? output.TemporaryPath : output.PathOf(_plan.Files[0].Name), _context);
         runner.Verify(reopened.Raw);
     }
 

@@ -54,27 +54,23 @@ internal sealed class ConversionRunner
     /// <summary>Bytes of slabs that an earlier run had written.</summary>
     public long TakenBytes { get; private set; }
 
-    /// <summary>Takes over the slabs that the journal names and whose bytes the unfinished output holds, as its reader gives them.</summary>
-    /// <param name="output">The unfinished output.</param>
-    public void TakeWritten(ITensorSource output)
+    /// <summary>Takes over the slabs that the journal names, unseen: <see cref="Verify"/> reads all of them.</summary>
+    public void TakeWritten()
     {
         if (_journal is null) return;
-        bool[] taken = new bool[_slabs.Count];
-        TensorEntry?[] entries = [.. _plan.Items.Select(item => output.FindStored(item.Name))];
-        for (int i = 0; i < entries.Length; i++)
+        foreach ((int index, WrittenSlab written) in _journal.Written.Where(pair => pair.Key >= 0 && pair.Key < _slabs.Count))
         {
-            if (!IsAsPlanned(_plan.Items[i], entries[i])) entries[i] = null;
-        }
-
-        Workers.Run(_context.Threads, _slabs.Count, () => new Buffers(), (index, buffers) =>
-        {
-            Slab slab = _slabs[index];
-            if (!_journal.Written.TryGetValue(index, out WrittenSlab written) || entries[slab.ItemIndex] is not { } entry || Stored(output, entry, slab, buffers) != written.Checksum) return;
             _checksums[index] = written.Checksum;
             _sums[index] = written.Sums;
-            taken[index] = true;
-        }, _context.Cancellation);
-        TakenBytes = _slabs.Where((_, index) => taken[index]).Sum(slab => slab.TargetBytes);
+            TakenBytes += _slabs[index].TargetBytes;
+        }
+    }
+
+    /// <summary>Takes back what <see cref="TakeWritten"/> took over.</summary>
+    public void ForgetTaken()
+    {
+        foreach (int index in _journal!.Written.Keys.Where(index => index >= 0 && index < _slabs.Count)) _sums[index] = null;
+        TakenBytes = 0;
     }
 
     /// <summary>Fills the tensors of <paramref name="files"/>, one opened file for each planned one, but for slabs that were taken over.</summary>
@@ -110,7 +106,7 @@ internal sealed class ConversionRunner
     private void RequireAsPlanned(PlanItem item, TensorEntry? entry)
     {
         OutputTensor expected = item.Target.Tensor;
-        if (IsAsPlanned(item, entry)) return;
+        if (entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset) return;
         throw new QuantException(ErrorKind.Verification, "the output does not read back as planned")
         {
             Path = _plan.Target,
@@ -120,24 +116,12 @@ internal sealed class ConversionRunner
         };
     }
 
-    private static bool IsAsPlanned(PlanItem item, TensorEntry? entry)
-    {
-        OutputTensor expected = item.Target.Tensor;
-        return entry is not null && ReferenceEquals(entry.Type, expected.Type) && entry.Shape.Equals(expected.Shape) && entry.ByteOffset == item.Target.ByteOffset;
-    }
-
-    /// <summary>Checksum of the bytes of a slab that the output holds.</summary>
-    private static ulong Stored(ITensorSource output, TensorEntry entry, Slab slab, Buffers buffers)
-    {
-        Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
-        output.ReadRaw(entry, slab.TensorOffset, stored);
-        return SlabChecksum.Compute(stored);
-    }
-
     private void RequireAsWritten(ITensorSource output, int index, Buffers buffers)
     {
         Slab slab = _slabs[index];
-        if (Stored(output, output.FindStored(slab.Item.Name)!, slab, buffers) == _checksums[index]) return;
+        Span<byte> stored = Buffers.Take(ref buffers.Encoded, checked((int)slab.TargetBytes));
+        output.ReadRaw(output.FindStored(slab.Item.Name)!, slab.TensorOffset, stored);
+        if (SlabChecksum.Compute(stored) == _checksums[index]) return;
         throw new QuantException(ErrorKind.Verification, "the output does not hold what was written")
         {
             Path = _plan.Target,
