@@ -13,12 +13,9 @@ public static class PipelineRules
     public static readonly Rule DownloadFinished = new("HF-64", "no download is under way");
     public static readonly Rule ModelId = new("HF-65", "a model id is org/name");
     public static readonly Rule SourceNotQuantized = new("HF-74", "the source is not quantized already, unless that is allowed");
-    public static readonly Rule SameWork = new("IO-111", "a batch goes on with the version and the sources that it was planned with");
-    public static readonly Rule JobsWellFormed = new("IO-119", "files of jobs and manifests hold what they must and nothing else");
-    public static readonly Rule PathsInside = new("IO-120", "outputs of a batch stay in the folder of its manifest");
 
     public static IReadOnlyList<Rule> All { get; } =
     [
-        SameWork, JobsWellFormed, PathsInside, Architecture, MetadataAgrees, VocabularyAgrees, CacheLinks, CacheRevision, DownloadFinished, ModelId, SourceNotQuantized,
+        Architecture, MetadataAgrees, VocabularyAgrees, CacheLinks, CacheRevision, DownloadFinished, ModelId, SourceNotQuantized,
     ];
 }

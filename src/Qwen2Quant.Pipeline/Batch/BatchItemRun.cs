@@ -31,7 +31,7 @@ internal static class BatchItemRun
             Dictionary<string, string> identity = Identity(request.Source, SchemeChoice.Read(item.Scheme, item.Options, context), item.Options, statistics?.Calibration ?? item.Calibration, statistics?.Depth, parts, context);
             if (RunSettings.Difference(item.Identity, identity) is { } difference)
             {
-                throw new QuantException(ErrorKind.InvalidInput, "the item is not what was planned") { Rule = PipelineRules.SameWork, Path = item.Model, Found = difference, Remedy = "Plan the batch again with `batch plan`." };
+                throw new QuantException(ErrorKind.InvalidInput, "the item is not what was planned") { Rule = BatchRules.SameWork, Path = item.Model, Found = difference, Remedy = "Plan the batch again with `batch plan`." };
             }
 
             return request;

@@ -125,5 +125,5 @@ public sealed record BatchJob(
     }
 
     private static QuantException Refuse(string path, string where, string found, string? expected) =>
-        new(ErrorKind.Usage, $"the file of jobs is wrong at {where}") { Rule = PipelineRules.JobsWellFormed, Path = path, Found = found, Expected = expected };
+        new(ErrorKind.Usage, $"the file of jobs is wrong at {where}") { Rule = BatchRules.WellFormed, Path = path, Found = found, Expected = expected };
 }

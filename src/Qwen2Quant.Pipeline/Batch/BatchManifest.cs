@@ -81,11 +81,11 @@ public sealed record BatchManifest(string Version, IReadOnlyList<BatchItem> Item
         }
         catch (JsonException error)
         {
-            throw Refuse(file, PipelineRules.JobsWellFormed, "the manifest is none", error.Message, null);
+            throw Refuse(file, BatchRules.WellFormed, "the manifest is none", error.Message, null);
         }
 
-        if (manifest is null || manifest.Items is null || manifest.Tasks is null || manifest.Statistics is null) throw Refuse(file, PipelineRules.JobsWellFormed, "the manifest is none", "an object without its members", null);
-        if (manifest.Version != Conversion.Version) throw Refuse(file, PipelineRules.SameWork, "the manifest is another version's", manifest.Version, Conversion.Version);
+        if (manifest is null || manifest.Items is null || manifest.Tasks is null || manifest.Statistics is null) throw Refuse(file, BatchRules.WellFormed, "the manifest is none", "an object without its members", null);
+        if (manifest.Version != Conversion.Version) throw Refuse(file, BatchRules.SameWork, "the manifest is another version's", manifest.Version, Conversion.Version);
         manifest.Check(file);
         return manifest;
     }
@@ -117,27 +117,27 @@ public sealed record BatchManifest(string Version, IReadOnlyList<BatchItem> Item
         {
             bool isWhole = IsPlainName(task.Id) && task.Needs.All(known.Contains) && (task.Item is null || (task.Item >= 0 && task.Item < Items.Count)) && (task.Statistics is null || statistics.Contains(task.Statistics))
                 && (task.Stage is BatchStage.Statistics or BatchStage.Sum ? task.Statistics is not null : task.Item is not null) && task.Parts >= 1 && task.Part >= 0 && task.Part < task.Parts;
-            if (!isWhole || !known.Add(task.Id)) throw Refuse(file, PipelineRules.JobsWellFormed, "a task of the manifest does not go with the others", task.Id, "a name of its own, and needs that come before it");
+            if (!isWhole || !known.Add(task.Id)) throw Refuse(file, BatchRules.WellFormed, "a task of the manifest does not go with the others", task.Id, "a name of its own, and needs that come before it");
         }
 
         for (int i = 0; i < Items.Count; i++)
         {
             BatchItem item = Items[i];
-            if (item.Index != i || item.Tasks.Count == 0 || !item.Tasks.All(known.Contains) || !IsPlainName(item.Id) || (item.Statistics is not null && !statistics.Contains(item.Statistics))) throw Refuse(file, PipelineRules.JobsWellFormed, "an item of the manifest does not go with its tasks", item.Name, null);
-            if (!IsPlainName(item.Output)) throw Refuse(file, PipelineRules.PathsInside, "a path leaves the folder of the manifest", item.Output, "a name without folders");
-            if (!outputs.Add(item.Output)) throw Refuse(file, PipelineRules.JobsWellFormed, "two items have one output", item.Output, null);
+            if (item.Index != i || item.Tasks.Count == 0 || !item.Tasks.All(known.Contains) || !IsPlainName(item.Id) || (item.Statistics is not null && !statistics.Contains(item.Statistics))) throw Refuse(file, BatchRules.WellFormed, "an item of the manifest does not go with its tasks", item.Name, null);
+            if (!IsPlainName(item.Output)) throw Refuse(file, BatchRules.PathsInside, "a path leaves the folder of the manifest", item.Output, "a name without folders");
+            if (!outputs.Add(item.Output)) throw Refuse(file, BatchRules.WellFormed, "two items have one output", item.Output, null);
         }
 
         foreach (BatchStatistics shared in Statistics.Where(shared => !IsPlainName(shared.Id) || shared.Path != BatchFolder.StatisticsPath(shared.Id, shared.Depth)))
         {
-            throw Refuse(file, PipelineRules.PathsInside, "a path leaves the folder of the manifest", shared.Path, BatchFolder.StatisticsPath(shared.Id, shared.Depth));
+            throw Refuse(file, BatchRules.PathsInside, "a path leaves the folder of the manifest", shared.Path, BatchFolder.StatisticsPath(shared.Id, shared.Depth));
         }
     }
 
     /// <summary>A name that is no path, hides nothing and is no device.</summary>
     internal static bool IsPlainName(string? name) => !string.IsNullOrEmpty(name) && name[0] != '.' && name.Length <= 200 && !name.Any(character => char.IsControl(character) || "/\\:*?\"<>|".Contains(character, StringComparison.Ordinal)) && name != BatchFolder.WorkName;
 
-    private static QuantException Refuse(string path, Rule rule, string summary, string found, string? expected) => new(rule == PipelineRules.SameWork ? ErrorKind.Usage : ErrorKind.InvalidInput, summary)
+    private static QuantException Refuse(string path, Rule rule, string summary, string found, string? expected) => new(rule == BatchRules.SameWork ? ErrorKind.Usage : ErrorKind.InvalidInput, summary)
     {
         Rule = rule, Path = path, Found = found, Expected = expected, Remedy = "Plan the batch again with `batch plan`.",
     };

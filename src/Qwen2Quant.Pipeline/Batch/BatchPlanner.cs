@@ -87,7 +87,7 @@ public sealed class BatchPlanner(string jobsPath, string target, bool force, Run
         using QuantizationRequest request = QuantizationRequest.Open(model, scheme, Path.Combine(target, output), planned, new OutputHandling(DryRun: true), own, Stream.Null);
         if (request.Plan.Obstacle is { } obstacle) throw obstacle;
         output = Path.GetFileName(Path.TrimEndingDirectorySeparator(request.Plan.Target));
-        if (!BatchManifest.IsPlainName(output)) throw new QuantException(ErrorKind.Usage, "an output's name is none") { Rule = PipelineRules.PathsInside, Found = output, Expected = "a name without folders", Remedy = "Give the job another \"name\"." };
+        if (!BatchManifest.IsPlainName(output)) throw new QuantException(ErrorKind.Usage, "an output's name is none") { Rule = BatchRules.PathsInside, Found = output, Expected = "a name without folders", Remedy = "Give the job another \"name\"." };
         // What goes layer by layer over what the layers before became cannot be cut.
         int parts = isSolved && depth is null ? 1 : job.EncodeParts ?? 1;
         Dictionary<string, string> identity = BatchItemRun.Identity(request.Source, chosen, choices, depth is null && !needsOwn ? null : calibration, depth, parts, own);
@@ -177,7 +177,7 @@ public sealed class BatchPlanner(string jobsPath, string target, bool force, Run
             .Replace("{method}", choices.Method ?? "default", StringComparison.Ordinal).Replace("{effort}", choices.Effort ?? "normal", StringComparison.Ordinal);
         if (name.Contains('{', StringComparison.Ordinal) || !BatchManifest.IsPlainName(name))
         {
-            throw new QuantException(ErrorKind.Usage, "an output's name is none") { Rule = PipelineRules.PathsInside, Path = jobsPath, Found = name, Expected = "a name without folders; {model}, {scheme}, {method} and {effort} stand for what they say" };
+            throw new QuantException(ErrorKind.Usage, "an output's name is none") { Rule = BatchRules.PathsInside, Path = jobsPath, Found = name, Expected = "a name without folders; {model}, {scheme}, {method} and {effort} stand for what they say" };
         }
 
         return name;

@@ -8,6 +8,7 @@ using Qwen2Quant.Formats.Safetensors;
 using Qwen2Quant.Model;
 using Qwen2Quant.Model.Tokenization;
 using Qwen2Quant.Pipeline;
+using Qwen2Quant.Pipeline.Batch;
 using Qwen2Quant.Validation;
 
 namespace Qwen2Quant.Tests.Architecture;
@@ -17,7 +18,7 @@ public sealed class RuleCatalogueTests
 {
     private static readonly Rule[] All =
     [
-        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ImatrixRules.All, .. PackedRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. LogitRules.All, .. PipelineRules.All, .. NumericRules.All, .. StatisticsRules.All, .. FileRules.All,
+        .. SafetensorsRules.All, .. WeightFileRules.All, .. GgufRules.All, .. ImatrixRules.All, .. PackedRules.All, .. ModelRules.All, .. TokenizerRules.All, .. ValidationRules.All, .. LogitRules.All, .. PipelineRules.All, .. BatchRules.All, .. NumericRules.All, .. StatisticsRules.All, .. FileRules.All,
     ];
 
     [Fact]
