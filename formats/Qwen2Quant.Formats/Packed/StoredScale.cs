@@ -19,8 +19,8 @@ internal readonly struct StoredScale(ElementType type)
     public float Read(ReadOnlySpan<byte> bytes)
     {
         if (_isSingle) return BinaryPrimitives.ReadSingleLittleEndian(bytes);
-        ushort bits = BinaryPrimitives.ReadUInt16LittleEndian(bytes);
-        return IsHalf ? Field.HalfAt(in bytes[0], 0) : BitConverter.UInt32BitsToSingle((uint)bits << 16);
+        uint bits = BinaryPrimitives.ReadUInt16LittleEndian(bytes);
+        return IsHalf ? Field.HalfAt(in bytes[0], 0) : BitConverter.UInt32BitsToSingle(bits << 16);
     }
 
     public void Write(float value, Span<byte> bytes)
