@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Runtime.CompilerServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Numerics.Lanes;
@@ -99,6 +100,7 @@ internal static class GroupLanes
         ArrayPool<float>.Shared.Return(weights);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void ToValues<TGrid, T>(in TGrid grid, ReadOnlySpan<byte> codes, float scale, float origin, Span<float> values) where TGrid : struct, IGroupGrid where T : unmanaged, ILanes<T>
     {
         T step = T.Broadcast(scale), start = T.Broadcast(origin);
