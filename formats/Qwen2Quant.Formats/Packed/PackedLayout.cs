@@ -5,8 +5,6 @@ namespace Qwen2Quant.Formats.Packed;
 /// <summary>How a matrix [O, I] of some element type lies in the tensors of a packed checkpoint: for planners.</summary>
 public abstract class PackedLayout
 {
-    private const string WeightSuffix = ".weight";
-
     /// <summary>True where a matrix can be packed as rows of a type.</summary>
     public abstract bool Fits(ElementType type, Shape shape);
 
@@ -26,5 +24,5 @@ public abstract class PackedLayout
     public abstract IScatteredTarget Target(ElementType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts);
 
     /// <summary>The module of a matrix.</summary>
-    public static string Module(string name) => name[..^WeightSuffix.Length];
+    public static string Module(string name) => name[..^ModuleParts.WeightSuffix.Length];
 }

@@ -12,4 +12,9 @@ public static class PackedRules
     public static readonly Rule SymmetricZeros = new("PK-5", "the zeros of a symmetric checkpoint are the middle code");
 
     public static IReadOnlyList<Rule> All { get; } = [Configuration, Parts, Shapes, Groups, SymmetricZeros];
+
+    internal static QuantException Unknown(string path, string key, string found, string expected) => new(ErrorKind.Unsupported, $"{key} of the quantization configuration is not supported")
+    {
+        Rule = Configuration, Path = path, Found = found, Expected = expected, Remedy = "Use the model that this one was quantized from.",
+    };
 }

@@ -72,7 +72,11 @@ public abstract record PackedScheme
     public virtual string LibraryName => "transformers";
 
     /// <summary>Commands that run a folder of that name.</summary>
-    public virtual IEnumerable<string> Commands(string folder) => [$"vllm serve {folder}", $"python -m sglang.launch_server --model-path {folder}"];
+    public virtual IEnumerable<string> Commands(string folder) =>
+    [
+        $"vllm serve {folder}", $"python -m sglang.launch_server --model-path {folder}",
+        .. RunsInTransformers ? [$"text-generation-launcher --model-id {folder}", $"transformers chat {folder}"] : Array.Empty<string>(),
+    ];
 
     /// <summary>True where tensor-parallel engines cut its matrices.</summary>
     public virtual bool IsCutInParallel => true;
@@ -95,4 +99,14 @@ public abstract record PackedScheme
     /// <summary>The element type of a matrix with rows of that length; null where the scheme has none.</summary>
     /// <param name="plain">Type of plain tensors, which scales of some layouts have too.</param>
     public abstract ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest);
+
+    /// <summary>True where Transformers and text-generation-inference run a folder too.</summary>
+    private protected virtual bool RunsInTransformers => false;
+
+    /// <summary>Inputs of a group in rows of that length; null where there are none, or not a multiple.</summary>
+    private protected int? GroupIn(long rowLength, int multiple = 1)
+    {
+        long group = GroupSize == -1 ? rowLength : GroupSize;
+        return group is 0 or > int.MaxValue || group % multiple != 0 ? null : (int)group;
+    }
 }

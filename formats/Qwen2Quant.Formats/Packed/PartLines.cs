@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
 
 namespace Qwen2Quant.Formats.Packed;
@@ -20,19 +19,6 @@ internal static class PartLines
         for (int line = 0; line < lineCount; line++) source.ReadRaw(entry, (line * lineBytes) + offsetInLine, pieces.Slice(line * pieceBytes, pieceBytes));
     }
 
-    /// <summary>Writes a piece of each line of a part, or, where the pieces are whole lines, all at once.</summary>
-    public static void Write(IReadOnlyList<IWriteFile> files, (int FileIndex, PlannedTensor Tensor) part, long lineBytes, long offsetInLine, ReadOnlySpan<byte> pieces, int lineCount)
-    {
-        int pieceBytes = pieces.Length / lineCount;
-        if (pieceBytes == lineBytes)
-        {
-            files[part.FileIndex].Write(part.Tensor.ByteOffset, pieces);
-            return;
-        }
-
-        for (int line = 0; line < lineCount; line++) files[part.FileIndex].Write(part.Tensor.ByteOffset + (line * lineBytes) + offsetInLine, pieces.Slice(line * pieceBytes, pieceBytes));
-    }
-
     /// <summary>Reads the scales [groups, O] of some rows into their blocks.</summary>
     /// <param name="totalRows">O.</param>
     public static void ReadScales(ITensorSource source, TensorEntry entry, IntegerGridType type, int totalRows, int firstRow, int rowCount, Span<byte> rows)
@@ -44,18 +30,5 @@ internal static class PartLines
         {
             for (int row = 0; row < rowCount; row++) MemoryMarshal.Write(rows[((row * rowBytes) + (group * type.BytesPerBlock))..], scales[(group * rowCount) + row]);
         }
-    }
-
-    /// <summary>Writes the scales of some rows.</summary>
-    public static void WriteScales(IReadOnlyList<IWriteFile> files, (int FileIndex, PlannedTensor Tensor) part, IntegerGridType type, int totalRows, long firstRow, int rowCount, ReadOnlySpan<byte> rows)
-    {
-        int rowBytes = rows.Length / rowCount, groups = rowBytes / type.BytesPerBlock;
-        ushort[] scales = new ushort[groups * rowCount];
-        for (int group = 0; group < groups; group++)
-        {
-            for (int row = 0; row < rowCount; row++) scales[(group * rowCount) + row] = MemoryMarshal.Read<ushort>(rows[((row * rowBytes) + (group * type.BytesPerBlock))..]);
-        }
-
-        Write(files, part, totalRows * sizeof(ushort), firstRow * sizeof(ushort), MemoryMarshal.AsBytes<ushort>(scales), groups);
     }
 }

@@ -67,4 +67,12 @@ public abstract class ElementType
     }
 
     public override string ToString() => Name;
+
+    /// <exception cref="ArgumentException">The lengths are not those of the same number of whole blocks, or there are weights that are not one for each value.</exception>
+    protected void CheckLengths(int valueCount, int byteCount, ReadOnlySpan<float> importance = default)
+    {
+        (int blockCount, int rest) = Math.DivRem(valueCount, ValuesPerBlock);
+        if (rest != 0 || (long)blockCount * BytesPerBlock != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
+        if (importance.Length != 0 && importance.Length != valueCount) throw new ArgumentException($"{importance.Length} weights for {valueCount} values", nameof(importance));
+    }
 }

@@ -28,11 +28,6 @@ public static class PlainTypes
     public static ElementType U64 { get; } = new PlainType<ulong>("U64", static value => value);
     public static ElementType Bool { get; } = new PlainType<byte>("BOOL", static value => value == 0 ? 0 : 1);
 
-    private static void CheckLengths(ElementType type, ReadOnlySpan<byte> blocks, int valueCount)
-    {
-        if (blocks.Length != (long)valueCount * type.BytesPerBlock) throw new ArgumentException($"{valueCount} values of {type.Name} are not {blocks.Length} bytes", nameof(blocks));
-    }
-
     private sealed class PlainType<T>(string name, Func<T, float> toFloat) : ElementType where T : unmanaged
     {
         public override string Name => name;
@@ -41,7 +36,7 @@ public static class PlainTypes
 
         public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
         {
-            CheckLengths(this, blocks, values.Length);
+            CheckLengths(values.Length, blocks.Length);
             ReadOnlySpan<T> source = MemoryMarshal.Cast<byte, T>(blocks);
             for (int i = 0; i < values.Length; i++) values[i] = toFloat(source[i]);
         }
@@ -56,13 +51,13 @@ public static class PlainTypes
 
         public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
         {
-            CheckLengths(this, blocks, values.Length);
+            CheckLengths(values.Length, blocks.Length);
             blocks.CopyTo(MemoryMarshal.AsBytes(values));
         }
 
         public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
         {
-            CheckLengths(this, blocks, row.Length);
+            CheckLengths(row.Length, blocks.Length);
             MemoryMarshal.AsBytes(row).CopyTo(blocks);
         }
     }
@@ -78,13 +73,13 @@ public static class PlainTypes
 
         public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
         {
-            CheckLengths(this, blocks, values.Length);
+            CheckLengths(values.Length, blocks.Length);
             SixteenBitRows<TFormat>.Widen(Simd.Level, MemoryMarshal.Cast<byte, ushort>(blocks), values);
         }
 
         public override void EncodeRow(ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
         {
-            CheckLengths(this, blocks, row.Length);
+            CheckLengths(row.Length, blocks.Length);
             SixteenBitRows<TFormat>.Narrow(Simd.Level, row, MemoryMarshal.Cast<byte, ushort>(blocks));
         }
     }

@@ -160,7 +160,7 @@ public unsafe class IntegerGridTests
             type.EncodeRow([.. Enumerable.Repeat(value, Width)], [], Effort.Normal, blocks);
             type.Decode(blocks, decoded);
             Assert.All(decoded, item => Assert.Equal(0, item, 1e-7f));
-            Assert.All(Enumerable.Range(0, Width / group), block => Assert.True(type.ScaleOf(blocks.AsSpan(block * type.BytesPerBlock)) > 0));
+            Assert.All(Enumerable.Range(0, Width / group), block => Assert.True(new StoredScale(type.ScaleType).Read(blocks.AsSpan(block * type.BytesPerBlock)) > 0));
         }
     }
 

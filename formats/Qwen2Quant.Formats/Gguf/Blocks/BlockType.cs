@@ -37,8 +37,7 @@ public abstract class BlockType : ElementType
 
     internal void EncodeRow(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
     {
-        CheckLengths(row.Length, blocks.Length);
-        if (importance.Length != 0 && importance.Length != row.Length) throw new ArgumentException($"{importance.Length} weights for {row.Length} values", nameof(importance));
+        CheckLengths(row.Length, blocks.Length, importance);
         if (row.Length > 0) EncodeBlocks(level, row, importance, effort, blocks);
     }
 
@@ -46,10 +45,4 @@ public abstract class BlockType : ElementType
 
     private protected virtual void EncodeBlocks(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks) =>
         throw new NotSupportedException($"{Name} cannot be written");
-
-    private void CheckLengths(int valueCount, int byteCount)
-    {
-        (int blockCount, int rest) = Math.DivRem(valueCount, ValuesPerBlock);
-        if (rest != 0 || (long)blockCount * BytesPerBlock != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
-    }
 }

@@ -19,24 +19,22 @@ public sealed class AwqLayout : PackedLayout
 
     public override IScatteredTarget Target(ElementType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) => new AwqTarget((IntegerGridType)type, shape, parts);
 
-    private sealed class AwqTarget(IntegerGridType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : IScatteredTarget
+    private sealed class AwqTarget(IntegerGridType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : PackedTarget(parts)
     {
         private readonly int _rowCount = checked((int)shape[0]), _rowLength = checked((int)shape[1]);
 
-        public int RowGranule => AwqMatrix.Granule;
+        public override int RowGranule => AwqMatrix.Granule;
 
-        public long ByteLength => parts.Sum(part => part.Tensor.Tensor.ByteLength);
-
-        public void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
+        public override void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
         {
-            if (!columnOrder.IsEmpty) throw new ArgumentException("the layout keeps columns in their order", nameof(columnOrder));
+            RequireNoOrder(columnOrder);
             int rowBytes = checked((int)type.ByteCount(_rowLength)), count = rows.Length / rowBytes, wordCount = count / RowGranule, groups = _rowLength / type.GroupLength;
             if (firstRow % RowGranule != 0 || count % RowGranule != 0) throw new ArgumentException($"rows {firstRow} to {firstRow + count} split a word", nameof(firstRow));
             long lineBytes = _rowCount / RowGranule * sizeof(uint), offset = firstRow / RowGranule * sizeof(uint);
             uint[] rented = ArrayPool<uint>.Shared.Rent(_rowLength * wordCount);
             Span<uint> lines = rented.AsSpan(0, _rowLength * wordCount);
             AwqWords.ToLines(type, rows, _rowLength, count, lines);
-            PartLines.Write(files, parts[0], lineBytes, offset, MemoryMarshal.AsBytes(lines), _rowLength);
+            WriteLines(files, 0, lineBytes, offset, MemoryMarshal.AsBytes(lines), _rowLength);
             lines = lines[..(groups * wordCount)];
             for (int group = 0; group < groups; group++)
             {
@@ -48,9 +46,9 @@ public sealed class AwqLayout : PackedLayout
                 }
             }
 
-            PartLines.Write(files, parts[1], lineBytes, offset, MemoryMarshal.AsBytes(lines), groups);
+            WriteLines(files, 1, lineBytes, offset, MemoryMarshal.AsBytes(lines), groups);
             ArrayPool<uint>.Shared.Return(rented);
-            PartLines.WriteScales(files, parts[2], type, _rowCount, firstRow, count, rows);
+            WriteScales(files, 2, type, _rowCount, firstRow, count, rows);
         }
     }
 }

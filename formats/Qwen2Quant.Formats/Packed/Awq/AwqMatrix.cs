@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Packed.Gptq;
 
 namespace Qwen2Quant.Formats.Packed.Awq;
 
@@ -10,8 +11,6 @@ namespace Qwen2Quant.Formats.Packed.Awq;
 /// </summary>
 internal sealed class AwqMatrix(string module, IntegerGridType type, Shape shape, TensorEntry codes, TensorEntry zeros, TensorEntry scales) : PackedMatrix(module + ModuleParts.WeightSuffix, type, shape, codes)
 {
-    public const string CodesSuffix = ".qweight", ZerosSuffix = ".qzeros", ScalesSuffix = ".scales";
-
     public const int Granule = AwqWords.Outputs;
 
     private IntegerGridType Grid => (IntegerGridType)Type;
@@ -27,9 +26,9 @@ internal sealed class AwqMatrix(string module, IntegerGridType type, Shape shape
         long groups = columns / type.GroupLength;
         return
         [
-            new OutputTensor(module + CodesSuffix, PlainTypes.I32, new Shape(columns, rows / Granule)),
-            new OutputTensor(module + ZerosSuffix, PlainTypes.I32, new Shape(groups, rows / Granule)),
-            new OutputTensor(module + ScalesSuffix, type.ScaleType, new Shape(groups, rows)),
+            new OutputTensor(module + GptqLinear.CodesSuffix, PlainTypes.I32, new Shape(columns, rows / Granule)),
+            new OutputTensor(module + GptqLinear.ZerosSuffix, PlainTypes.I32, new Shape(groups, rows / Granule)),
+            new OutputTensor(module + GptqLinear.ScalesSuffix, type.ScaleType, new Shape(groups, rows)),
         ];
     }
 

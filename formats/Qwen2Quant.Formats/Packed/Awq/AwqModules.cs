@@ -1,31 +1,32 @@
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Tensors;
+using Qwen2Quant.Formats.Packed.Gptq;
 
 namespace Qwen2Quant.Formats.Packed.Awq;
 
 /// <summary>Finds the packed modules of an AWQ checkpoint and checks them: rules PK-2 and PK-3.</summary>
 public sealed class AwqModules(ITensorSource source, AwqSettings settings, string path) : IPackedModules
 {
-    private static readonly string[] Suffixes = [AwqMatrix.CodesSuffix, AwqMatrix.ZerosSuffix, AwqMatrix.ScalesSuffix];
+    private static readonly string[] Suffixes = [GptqLinear.CodesSuffix, GptqLinear.ZerosSuffix, GptqLinear.ScalesSuffix];
 
     private readonly ModuleParts _parts = new(source, path, "group_size");
 
     public string LayoutName => "AWQ GEMM";
 
-    public string CodesSuffix => AwqMatrix.CodesSuffix;
+    public string CodesSuffix => GptqLinear.CodesSuffix;
 
     public bool TryRead(TensorEntry entry, out IReadOnlyList<PackedMatrix> matrices)
     {
         string? module = _parts.ModuleOf(entry, Suffixes);
-        matrices = module is not null && entry.Name == module + AwqMatrix.CodesSuffix ? [Read(module)] : [];
+        matrices = module is not null && entry.Name == module + GptqLinear.CodesSuffix ? [Read(module)] : [];
         return module is not null;
     }
 
     /// <exception cref="QuantException">PK-2, PK-3.</exception>
     private AwqMatrix Read(string module)
     {
-        TensorEntry codes = _parts.Get(module, AwqMatrix.CodesSuffix), zeros = _parts.Get(module, AwqMatrix.ZerosSuffix), scales = _parts.Get(module, AwqMatrix.ScalesSuffix);
-        _parts.RequireNotPlain(module, AwqMatrix.CodesSuffix);
+        TensorEntry codes = _parts.Get(module, GptqLinear.CodesSuffix), zeros = _parts.Get(module, GptqLinear.ZerosSuffix), scales = _parts.Get(module, GptqLinear.ScalesSuffix);
+        _parts.RequireNotPlain(module, GptqLinear.CodesSuffix);
         _parts.RequireType(codes, PlainTypes.I32);
         _parts.RequireType(zeros, PlainTypes.I32);
         _parts.RequireType(scales, PlainTypes.F16, PlainTypes.BF16);

@@ -22,7 +22,7 @@ public sealed partial record AwqScheme(int GroupSize) : PackedScheme
 
     public override ElementType? BiasType => PlainTypes.F16;
 
-    public override IEnumerable<string> Commands(string folder) => [.. base.Commands(folder), $"text-generation-launcher --model-id {folder}", $"transformers chat {folder}"];
+    private protected override bool RunsInTransformers => true;
 
     /// <inheritdoc cref="PackedScheme.Parse"/>
     public static new AwqScheme? Parse(string text)
@@ -33,11 +33,8 @@ public sealed partial record AwqScheme(int GroupSize) : PackedScheme
         return new AwqScheme(int.Parse(match.Groups["group"].ValueSpan, CultureInfo.InvariantCulture));
     }
 
-    public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
-    {
-        long group = GroupSize == -1 ? rowLength : GroupSize;
-        return group is 0 or > int.MaxValue || group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(4, (int)group, isSymmetric: false, PlainTypes.F16);
-    }
+    public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest) =>
+        GroupIn(rowLength, BitFields.WordRun) is { } group ? IntegerGridType.Of(4, group, isSymmetric: false, PlainTypes.F16) : null;
 
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Prefix}w4g{GroupSize}");
 

@@ -12,17 +12,12 @@ public sealed record AwqSettings(int? GroupSize)
     public static AwqSettings Read(ConfigJson json, string path)
     {
         string version = json.Text("version") ?? "gemm";
-        if (!version.Equals("gemm", StringComparison.OrdinalIgnoreCase)) throw Unknown("version", version, "gemm");
+        if (!version.Equals("gemm", StringComparison.OrdinalIgnoreCase)) throw PackedRules.Unknown(path, "version", version, "gemm");
         int bits = json.OptionalInteger("bits") ?? json.OptionalInteger("w_bit") ?? 4;
-        if (bits != 4) throw Unknown("bits", $"{bits}", "4");
-        if (json.OptionalBoolean("zero_point") is false) throw Unknown("zero_point", "false", "true");
+        if (bits != 4) throw PackedRules.Unknown(path, "bits", $"{bits}", "4");
+        if (json.OptionalBoolean("zero_point") is false) throw PackedRules.Unknown(path, "zero_point", "false", "true");
         int? group = json.OptionalInteger("group_size") ?? json.OptionalInteger("q_group_size");
-        if (group is { } size && size != -1 && (size <= 0 || size % BitFields.WordRun != 0)) throw Unknown("group_size", $"{size}", "-1 or a multiple of 32");
+        if (group is { } size && size != -1 && (size <= 0 || size % BitFields.WordRun != 0)) throw PackedRules.Unknown(path, "group_size", $"{size}", "-1 or a multiple of 32");
         return new AwqSettings(group);
-
-        QuantException Unknown(string key, string found, string expected) => new(ErrorKind.Unsupported, $"{key} of the quantization configuration is not supported")
-        {
-            Rule = PackedRules.Configuration, Path = path, Found = found, Expected = expected, Remedy = "Use the model that this one was quantized from.",
-        };
     }
 }

@@ -53,15 +53,13 @@ internal sealed class CtLayout(bool isBytes, string scaleSuffix = CtModules.Scal
 
     public override IScatteredTarget Target(ElementType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) => new CtTarget(type, shape, isBytes, parts);
 
-    private sealed class CtTarget(ElementType type, Shape shape, bool isBytes, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : IScatteredTarget
+    private sealed class CtTarget(ElementType type, Shape shape, bool isBytes, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : PackedTarget(parts)
     {
-        public int RowGranule => type is IntegerGridType { IsSymmetric: false } grid ? BitFields.WordRun / grid.Bits : type.RowsPerBlock;
+        public override int RowGranule => type is IntegerGridType { IsSymmetric: false } grid ? BitFields.WordRun / grid.Bits : type.RowsPerBlock;
 
-        public long ByteLength => parts.Sum(part => part.Tensor.Tensor.ByteLength);
-
-        public void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
+        public override void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
         {
-            if (!columnOrder.IsEmpty) throw new ArgumentException("the layout keeps columns in their order", nameof(columnOrder));
+            RequireNoOrder(columnOrder);
             if (type is Fp8TensorType fp8Tensor)
             {
                 WritePart(files, 0, firstRow * shape[1], rows);
@@ -96,8 +94,8 @@ internal sealed class CtLayout(bool isBytes, string scaleSuffix = CtModules.Scal
             byte[] stored = new byte[fp8.ScaleType.BytesPerBlock];
             foreach ((int part, float scale) in new[] { (1, fp8.Scale), (2, fp8.InputScale) })
             {
-                if (part == parts.Count) return;
-                fp8.ScaleType.EncodeRow([scale], default, Core.Encoding.Effort.Reference, stored);
+                if (part == PartCount) return;
+                new StoredScale(fp8.ScaleType).Write(scale, stored);
                 WritePart(files, part, 0, stored);
             }
         }
@@ -121,7 +119,5 @@ internal sealed class CtLayout(bool isBytes, string scaleSuffix = CtModules.Scal
             if (type is Nvfp4Type nvfp4) WritePart(files, 2, 0, MemoryMarshal.AsBytes<float>([nvfp4.Divisor]));
             else if (type is IntegerGridType && !isBytes) WritePart(files, 2, 0, MemoryMarshal.AsBytes<long>([shape[0], shape[1]]));
         }
-
-        private void WritePart(IReadOnlyList<IWriteFile> files, int part, long byteOffset, ReadOnlySpan<byte> bytes) => files[parts[part].FileIndex].Write(parts[part].Tensor.ByteOffset + byteOffset, bytes);
     }
 }

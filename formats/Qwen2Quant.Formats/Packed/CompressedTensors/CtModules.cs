@@ -107,9 +107,7 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
 
     private Fp4Matrix ReadNvfp4(string module, TensorEntry codes, TensorEntry scales, Shape shape)
     {
-        _parts.RequireType(scales, PlainTypes.F8E4M3);
-        if (shape[1] % Nvfp4Type.GroupLength != 0) throw _parts.Mismatch(codes, $"inputs in whole groups of {Nvfp4Type.GroupLength}");
-        _parts.RequireShape(scales, new Shape(shape[0], shape[1] / Nvfp4Type.GroupLength));
+        RequireGroups(codes, scales, shape, Nvfp4Type.GroupLength, PlainTypes.F8E4M3);
         TensorEntry divisor = _parts.Get(module, DivisorSuffix);
         _parts.RequireType(divisor, PlainTypes.F32);
         return new Fp4Matrix(module, Nvfp4Type.Of(Positive(divisor)), shape, codes, scales);
@@ -118,18 +116,22 @@ public sealed class CtModules(ITensorSource source, CtSettings settings, string 
     private Fp4Matrix ReadMxfp4(string module, TensorEntry codes, TensorEntry scales, Shape shape)
     {
         ElementType type = GgmlTypes.Find("MXFP4")!.Element;
-        _parts.RequireType(scales, PlainTypes.U8);
-        if (shape[1] % type.ValuesPerBlock != 0) throw _parts.Mismatch(codes, $"inputs in whole groups of {type.ValuesPerBlock}");
-        _parts.RequireShape(scales, new Shape(shape[0], shape[1] / type.ValuesPerBlock));
+        RequireGroups(codes, scales, shape, type.ValuesPerBlock, PlainTypes.U8);
         return new Fp4Matrix(module, type, shape, codes, scales);
     }
 
     private Fp8Matrix ReadMxfp8(string module, TensorEntry codes, TensorEntry scales, Shape shape, int group)
     {
-        _parts.RequireType(scales, PlainTypes.U8);
+        RequireGroups(codes, scales, shape, group, PlainTypes.U8);
+        return new Fp8Matrix(module, Fp8Type.Of(group, scales.Type), shape, codes, scales);
+    }
+
+    /// <summary>One scale of a type for each group of a row.</summary>
+    private void RequireGroups(TensorEntry codes, TensorEntry scales, Shape shape, int group, ElementType scaleType)
+    {
+        _parts.RequireType(scales, scaleType);
         if (shape[1] % group != 0) throw _parts.Mismatch(codes, $"inputs in whole groups of {group}");
         _parts.RequireShape(scales, new Shape(shape[0], shape[1] / group));
-        return new Fp8Matrix(module, Fp8Type.Of(group, scales.Type), shape, codes, scales);
     }
 
     /// <summary>The one value of a tensor, which scales everything.</summary>

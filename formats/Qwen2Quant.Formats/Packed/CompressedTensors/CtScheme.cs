@@ -76,12 +76,11 @@ public sealed partial record CtScheme(CtPreset Preset, int GroupSize, ColumnVisi
     public override ElementType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
     {
         if (GroupSize == 0) return Fp8TensorType.Fitting(largest.Weights, plain, largest.Inputs);
-        long group = GroupSize == -1 ? rowLength : GroupSize;
-        if (group is 0 or > int.MaxValue) return null;
+        if (GroupIn(rowLength) is not { } group) return null;
         if (IsNvfp4) return Nvfp4Type.Of(largest.Weights > 0 ? Core.Numerics.Float8.LargestE4M3 * 6 / largest.Weights : 1);
         if (IsMicroscaled && Preset.Bits == 4) return Mxfp4;
-        if (Preset.IsFloat) return Fp8Type.Of((int)group, IsMicroscaled ? PlainTypes.U8 : plain, Preset.TileRows);
-        return group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Preset.Bits, (int)group, Preset.IsSymmetric, plain);
+        if (Preset.IsFloat) return Fp8Type.Of(group, IsMicroscaled ? PlainTypes.U8 : plain, Preset.TileRows);
+        return group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Preset.Bits, group, Preset.IsSymmetric, plain);
     }
 
     public override string ToString() => string.Create(

@@ -56,29 +56,29 @@ public sealed class CtSettings
     /// <exception cref="QuantException">PK-1.</exception>
     public static CtSettings Read(ConfigJson json, string path)
     {
-        if (json.Object("sparsity_config")?.Text("format") is { } sparsity && sparsity != "dense") throw Unknown(path, "sparsity_config", sparsity, "dense");
+        if (json.Object("sparsity_config")?.Text("format") is { } sparsity && sparsity != "dense") throw PackedRules.Unknown(path, "sparsity_config", sparsity, "dense");
         // Rotations that a reader applies to activations as they come.
-        if (json.Object("transform_config") is { } transforms && transforms.Keys.Any(key => transforms.Has(key))) throw Unknown(path, "transform_config", string.Join(", ", transforms.Keys), "none: transformed activations are not supported");
+        if (json.Object("transform_config") is { } transforms && transforms.Keys.Any(key => transforms.Has(key))) throw PackedRules.Unknown(path, "transform_config", string.Join(", ", transforms.Keys), "none: transformed activations are not supported");
         CtSettings settings = new("compressed-tensors", CtModules.ScaleSuffix, path);
         string? format = json.Text("format");
-        ConfigJson groups = json.Object("config_groups") ?? throw Unknown(path, "config_groups", "none", "an object");
+        ConfigJson groups = json.Object("config_groups") ?? throw PackedRules.Unknown(path, "config_groups", "none", "an object");
         foreach (string name in groups.Keys)
         {
-            ConfigJson group = groups.Object(name) ?? throw Unknown(path, name, "no object", "an object");
+            ConfigJson group = groups.Object(name) ?? throw PackedRules.Unknown(path, name, "no object", "an object");
             if (group.Object("weights") is not { } weights) continue;
             settings.Add(group.Texts("targets") ?? [], ReadWeights(weights, group.Text("format") ?? format ?? "", path));
         }
 
-        return settings._groups.Count > 0 ? settings : throw Unknown(path, "config_groups", "no group with weights", "one at least");
+        return settings._groups.Count > 0 ? settings : throw PackedRules.Unknown(path, "config_groups", "no group with weights", "one at least");
     }
 
     /// <summary>Plain <c>fp8</c>.</summary>
     /// <exception cref="QuantException">PK-1.</exception>
     public static CtSettings ReadFp8(ConfigJson json, string path)
     {
-        if (json.Text("activation_scheme") is { } activations && activations is not ("dynamic" or "static")) throw Unknown(path, "activation_scheme", activations, "dynamic or static");
+        if (json.Text("activation_scheme") is { } activations && activations is not ("dynamic" or "static")) throw PackedRules.Unknown(path, "activation_scheme", activations, "dynamic or static");
         IReadOnlyList<int>? block = json.Integers("weight_block_size");
-        if (block is not null && (block.Count != 2 || block[0] <= 0 || block[1] <= 0)) throw Unknown(path, "weight_block_size", string.Join(", ", block), "two positive numbers");
+        if (block is not null && (block.Count != 2 || block[0] <= 0 || block[1] <= 0)) throw PackedRules.Unknown(path, "weight_block_size", string.Join(", ", block), "two positive numbers");
         CtSettings settings = new(block is null ? "FP8" : "FP8 blocks", block is null ? CtModules.ScaleSuffix : CtModules.InverseScaleSuffix, path);
         settings.Add([AllLinears], new CtWeights(CtFormat.FloatQuantized, 8, true, 0, block is null ? null : (block[0], block[1])));
         return settings;
@@ -137,17 +137,17 @@ public sealed class CtSettings
             "nvfp4-pack-quantized" => CtFormat.Nvfp4,
             "mxfp4-pack-quantized" => CtFormat.Mxfp4,
             "mxfp8-quantized" => CtFormat.Mxfp8,
-            _ => throw Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or mxfp8-quantized"),
+            _ => throw PackedRules.Unknown(path, "format", formatName.Length == 0 ? "none" : formatName, "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or mxfp8-quantized"),
         };
         bool isFloat = format is not (CtFormat.PackQuantized or CtFormat.IntQuantized), isByte = format is CtFormat.IntQuantized or CtFormat.FloatQuantized or CtFormat.Mxfp8;
-        if (type != (isFloat ? "float" : "int")) throw Unknown(path, "type", type, isFloat ? "float" : "int");
+        if (type != (isFloat ? "float" : "int")) throw PackedRules.Unknown(path, "type", type, isFloat ? "float" : "int");
         int bits = json.Integer("num_bits", 8);
         bool suits = format == CtFormat.PackQuantized ? bits is 4 or 8 : bits == (isByte ? 8 : 4);
-        if (!suits) throw Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isByte ? "8" : "4");
+        if (!suits) throw PackedRules.Unknown(path, "num_bits", $"{bits}", format == CtFormat.PackQuantized ? "4 or 8" : isByte ? "8" : "4");
         int? groupSize = json.OptionalInteger("group_size");
         string strategy = json.Text("strategy") ?? groupSize switch { null => "tensor", -1 => "channel", _ => "group" };
         bool isSymmetric = json.Boolean("symmetric", true);
-        if (!isSymmetric && format != CtFormat.PackQuantized) throw Unknown(path, "symmetric", "false", "true");
+        if (!isSymmetric && format != CtFormat.PackQuantized) throw PackedRules.Unknown(path, "symmetric", "false", "true");
         switch (strategy)
         {
             case "channel":
@@ -159,14 +159,9 @@ public sealed class CtSettings
             case "group" or "tensor_group" when groupSize is > 0 && groupSize % (format is CtFormat.Nvfp4 ? 16 : BitFields.WordRun) == 0:
                 return new CtWeights(format, bits, isSymmetric, groupSize.Value, null);
             case "group" or "tensor_group":
-                throw Unknown(path, "group_size", $"{groupSize?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "none"}", "a multiple of 32");
+                throw PackedRules.Unknown(path, "group_size", $"{groupSize?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "none"}", "a multiple of 32");
             default:
-                throw Unknown(path, "strategy", strategy, "channel, group, tensor or block, as the format has them");
+                throw PackedRules.Unknown(path, "strategy", strategy, "channel, group, tensor or block, as the format has them");
         }
     }
-
-    private static QuantException Unknown(string path, string key, string found, string expected) => new(ErrorKind.Unsupported, $"{key} of the quantization configuration is not supported")
-    {
-        Rule = PackedRules.Configuration, Path = path, Found = found, Expected = expected, Remedy = "Use the model that this one was quantized from.",
-    };
 }

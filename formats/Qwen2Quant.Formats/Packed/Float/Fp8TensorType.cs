@@ -40,16 +40,6 @@ public sealed class Fp8TensorType : ElementType, IBlockCodec
     /// <summary>For the largest magnitudes of weights and, unless 0, of inputs; scales are those that the type of scales can hold.</summary>
     public static Fp8TensorType Fitting(float largest, ElementType scaleType, float largestInput = 0) => Of(Stored(largest, scaleType), scaleType, largestInput > 0 ? Stored(largestInput, scaleType) : 0);
 
-    private static float Stored(float largest, ElementType scaleType)
-    {
-        Span<float> scale = [largest > 0 ? largest / Float8.LargestE4M3 : 1];
-        if (ReferenceEquals(scaleType, PlainTypes.F32)) return scale[0];
-        Span<byte> bytes = stackalloc byte[scaleType.BytesPerBlock];
-        scaleType.EncodeRow(scale, default, Effort.Reference, bytes);
-        scaleType.Decode(bytes, scale);
-        return Math.Max(scale[0], 1f / (1 << 24));
-    }
-
     public override void Decode(ReadOnlySpan<byte> blocks, Span<float> values)
     {
         CheckLengths(values.Length, blocks.Length);
@@ -79,8 +69,9 @@ public sealed class Fp8TensorType : ElementType, IBlockCodec
         for (int i = 0; i < codes.Length; i++) codes[i] = (byte)Float8.PlaceOf(block[i]);
     }
 
-    private void CheckLengths(int valueCount, int byteCount)
+    private static float Stored(float largest, ElementType scaleType)
     {
-        if (valueCount % Run != 0 || valueCount != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
+        float scale = largest > 0 ? largest / Float8.LargestE4M3 : 1;
+        return ReferenceEquals(scaleType, PlainTypes.F32) ? scale : Math.Max(new StoredScale(scaleType).Round(scale), Fp8Type.LeastScale);
     }
 }

@@ -1,6 +1,5 @@
 using System.Collections.Concurrent;
 using System.Globalization;
-using System.Runtime.InteropServices;
 using Qwen2Quant.Core.Encoding;
 using Qwen2Quant.Core.Numerics;
 using Qwen2Quant.Core.Tensors;
@@ -13,11 +12,13 @@ namespace Qwen2Quant.Formats.Packed.Float;
 /// </summary>
 public sealed class Fp8Type : ElementType, IBlockCodec
 {
-    private const float LeastScale = 1f / (1 << 24);
+    internal const float LeastScale = 1f / (1 << 24);
 
     private static readonly ConcurrentDictionary<(int, ElementType, int), Fp8Type> Known = new();
 
-    private Fp8Type(int groupLength, ElementType scaleType, int rowsPerScale) => (GroupLength, ScaleType, RowsPerScale) = (groupLength, scaleType, rowsPerScale);
+    private readonly StoredScale _stored;
+
+    private Fp8Type(int groupLength, ElementType scaleType, int rowsPerScale) => (GroupLength, ScaleType, RowsPerScale, _stored) = (groupLength, scaleType, rowsPerScale, new StoredScale(scaleType));
 
     /// <summary>Values of a row that share a scale, up to the whole row.</summary>
     public int GroupLength { get; }
@@ -33,7 +34,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
         get
         {
             string shape = RowsPerScale == 1 ? string.Create(CultureInfo.InvariantCulture, $"FP8G{GroupLength}") : string.Create(CultureInfo.InvariantCulture, $"FP8B{RowsPerScale}x{GroupLength}");
-            return IsPowers ? "MX" + shape : ReferenceEquals(ScaleType, PlainTypes.F16) ? shape : $"{shape}_{ScaleType.Name}";
+            return IsPowers ? "MX" + shape : _stored.IsHalf ? shape : $"{shape}_{ScaleType.Name}";
         }
     }
 
@@ -43,7 +44,7 @@ public sealed class Fp8Type : ElementType, IBlockCodec
     public override bool CanEncode => true;
 
     /// <summary>Twice the least scale is still finite.</summary>
-    public override float LargestMagnitude => ReferenceEquals(ScaleType, PlainTypes.F16) ? 65504f * 128 : float.MaxValue / 4;
+    public override float LargestMagnitude => _stored.IsHalf ? 65504f * 128 : float.MaxValue / 4;
 
     public GridShape Shape => new(GroupLength, GroupLength, 1, Float8.LevelsE4M3.Length, 1);
 
@@ -153,33 +154,19 @@ public sealed class Fp8Type : ElementType, IBlockCodec
             return BitConverter.Int32BitsToSingle((bits + 0x7fffff) & 0x7f800000);
         }
 
-        Span<float> rounded = [Math.Max(value, LeastScale)];
-        if (ReferenceEquals(ScaleType, PlainTypes.F32)) return rounded[0];
-        Span<byte> stored = stackalloc byte[sizeof(ushort)];
-        ScaleType.EncodeRow(rounded, default, Effort.Reference, stored);
-        ScaleType.Decode(stored, rounded);
-        return rounded[0];
+        return _stored.Round(Math.Max(value, LeastScale));
     }
 
     private float ScaleOf(ReadOnlySpan<byte> block)
     {
         // 2^-127 is denormal, and 255 is NaN.
         if (IsPowers) return block[0] switch { 0 => 5.877472e-39f, 255 => float.NaN, byte exponent => BitConverter.Int32BitsToSingle(exponent << 23) };
-        Span<float> scale = stackalloc float[1];
-        ScaleType.Decode(block[..ScaleType.BytesPerBlock], scale);
-        return scale[0];
+        return _stored.Read(block);
     }
 
     private void WriteScale(float scale, Span<byte> block)
     {
         if (IsPowers) block[0] = (byte)(float.IsNaN(scale) ? 255 : BitConverter.SingleToUInt32Bits(scale) >> 23);
-        else if (ReferenceEquals(ScaleType, PlainTypes.F32)) MemoryMarshal.Write(block, scale);
-        else ScaleType.EncodeRow([scale], default, Effort.Reference, block[..ScaleType.BytesPerBlock]);
-    }
-
-    private void CheckLengths(int valueCount, int byteCount)
-    {
-        (int blockCount, int rest) = Math.DivRem(valueCount, GroupLength);
-        if (rest != 0 || (long)blockCount * BytesPerBlock != byteCount) throw new ArgumentException($"{valueCount} values of {Name} are not {byteCount} bytes");
+        else _stored.Write(scale, block);
     }
 }

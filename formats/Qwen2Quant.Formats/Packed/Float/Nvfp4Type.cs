@@ -71,6 +71,26 @@ public sealed class Nvfp4Type : ElementType, IBlockCodec
         parameters[0] = Float8.FromE4M3(scales[0]) / Divisor;
     }
 
+    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, parameters[0], Table.Length, 0, Table);
+
+    public float Store(int parameter, float value) => Float8.FromE4M3(Math.Max(Float8.ToE4M3(Math.Max(value, 0) * Divisor), (byte)1)) / Divisor;
+
+    public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
+    {
+        block[0] = Float8.ToE4M3(parameters[0] * Divisor);
+        for (int i = 0; i < GroupLength; i += 2) block[1 + (i / 2)] = (byte)(Nibble(codes[i]) | (Nibble(codes[i + 1]) << 4));
+    }
+
+    public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
+    {
+        parameters[0] = Float8.FromE4M3(block[0]) / Divisor;
+        for (int i = 0; i < GroupLength; i++)
+        {
+            int nibble = (block[1 + (i / 2)] >> (i % 2 * 4)) & 15;
+            codes[i] = (byte)(nibble > 7 ? 7 - (nibble & 7) : 7 + nibble);
+        }
+    }
+
     internal void EncodeRow(SimdLevel level, ReadOnlySpan<float> row, ReadOnlySpan<float> importance, Effort effort, Span<byte> blocks)
     {
         const int batch = Search.Stride * GroupLength;
@@ -137,26 +157,6 @@ public sealed class Nvfp4Type : ElementType, IBlockCodec
         }
 
         kept.CopyTo(scales);
-    }
-
-    public Levels GetLevels(ReadOnlySpan<float> parameters, int subBlock) => new(-0f, parameters[0], Table.Length, 0, Table);
-
-    public float Store(int parameter, float value) => Float8.FromE4M3(Math.Max(Float8.ToE4M3(Math.Max(value, 0) * Divisor), (byte)1)) / Divisor;
-
-    public void Pack(ReadOnlySpan<byte> codes, ReadOnlySpan<float> parameters, Span<byte> block)
-    {
-        block[0] = Float8.ToE4M3(parameters[0] * Divisor);
-        for (int i = 0; i < GroupLength; i += 2) block[1 + (i / 2)] = (byte)(Nibble(codes[i]) | (Nibble(codes[i + 1]) << 4));
-    }
-
-    public void Unpack(ReadOnlySpan<byte> block, Span<byte> codes, Span<float> parameters)
-    {
-        parameters[0] = Float8.FromE4M3(block[0]) / Divisor;
-        for (int i = 0; i < GroupLength; i++)
-        {
-            int nibble = (block[1 + (i / 2)] >> (i % 2 * 4)) & 15;
-            codes[i] = (byte)(nibble > 7 ? 7 - (nibble & 7) : 7 + nibble);
-        }
     }
 
     private static int Nibble(int code) => code < 7 ? 15 - code : code - 7;

@@ -12,7 +12,7 @@ namespace Qwen2Quant.Formats.Packed.Gptq;
 /// <param name="ColumnOrder">For each place in a stored row the input that it holds, by group and by input inside a group; null where inputs are in their order.</param>
 internal sealed record GptqLinear(string Name, IntegerGridType Type, Shape Shape, TensorEntry Codes, TensorEntry Zeros, TensorEntry Scales, int[]? ColumnOrder)
 {
-    public const string CodesSuffix = ".qweight", ZerosSuffix = ".qzeros", ScalesSuffix = ".scales", GroupsSuffix = ".g_idx", WeightSuffix = ".weight";
+    public const string CodesSuffix = ".qweight", ZerosSuffix = ".qzeros", ScalesSuffix = ".scales", GroupsSuffix = ".g_idx";
 
     /// <summary>Outputs that fill whole words of every part.</summary>
     public const int RowGranule = BitFields.WordRun;

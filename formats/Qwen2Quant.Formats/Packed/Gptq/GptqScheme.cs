@@ -26,7 +26,7 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
 
     public override ElementType? BiasType => PlainTypes.F16;
 
-    public override IEnumerable<string> Commands(string folder) => [.. base.Commands(folder), $"text-generation-launcher --model-id {folder}", $"transformers chat {folder}"];
+    private protected override bool RunsInTransformers => true;
 
     public override IEnumerable<string> ReaderNotes
     {
@@ -61,11 +61,8 @@ public sealed partial record GptqScheme(int Bits, int GroupSize, bool IsSymmetri
     }
 
     /// <summary>The element type of a matrix with rows of that length; null where they are not whole words.</summary>
-    public override IntegerGridType? TypeFor(long rowLength, ElementType plain, Magnitudes largest)
-    {
-        long group = GroupSize == -1 ? rowLength : GroupSize;
-        return group is 0 or > int.MaxValue || group % BitFields.WordRun != 0 ? null : IntegerGridType.Of(Bits, (int)group, IsSymmetric, PlainTypes.F16, IsV2 ? 0 : 1);
-    }
+    public override IntegerGridType? TypeFor(long rowLength, ElementType plain, Magnitudes largest) =>
+        GroupIn(rowLength, BitFields.WordRun) is { } group ? IntegerGridType.Of(Bits, group, IsSymmetric, PlainTypes.F16, IsV2 ? 0 : 1) : null;
 
     public override string ToString()
     {

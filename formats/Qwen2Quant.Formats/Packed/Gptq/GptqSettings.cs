@@ -36,10 +36,10 @@ public sealed class GptqSettings
     public static GptqSettings Read(ConfigJson json, string path)
     {
         string format = json.Text("checkpoint_format") ?? json.Text("format") ?? "gptq";
-        if (json.Boolean("is_marlin_format", false)) throw Unknown(path, "is_marlin_format", "true", "false");
-        if (format.ToLowerInvariant() is not ("gptq" or "gptq_v2")) throw Unknown(path, "checkpoint_format", format, "gptq or gptq_v2");
-        if (json.Text("pack_dtype") is { } packed && packed != "int32") throw Unknown(path, "pack_dtype", packed, "int32");
-        if (json.Has("rotation")) throw Unknown(path, "rotation", "a rotation", "none: rotated activations are not supported");
+        if (json.Boolean("is_marlin_format", false)) throw PackedRules.Unknown(path, "is_marlin_format", "true", "false");
+        if (format.ToLowerInvariant() is not ("gptq" or "gptq_v2")) throw PackedRules.Unknown(path, "checkpoint_format", format, "gptq or gptq_v2");
+        if (json.Text("pack_dtype") is { } packed && packed != "int32") throw PackedRules.Unknown(path, "pack_dtype", packed, "int32");
+        if (json.Has("rotation")) throw PackedRules.Unknown(path, "rotation", "a rotation", "none: rotated activations are not supported");
         GptqModuleSettings settings = ReadModule(json, new GptqModuleSettings(0, null, true), path);
         if (settings.Bits == 0) throw new QuantException(ErrorKind.InvalidInput, "the quantization configuration has no bits") { Rule = PackedRules.Configuration, Path = path, Expected = "2, 3, 4 or 8" };
         List<(Regex, GptqModuleSettings?)> rules = [];
@@ -87,18 +87,9 @@ public sealed class GptqSettings
     private static GptqModuleSettings ReadModule(ConfigJson json, GptqModuleSettings fallback, string path)
     {
         int bits = json.OptionalInteger("bits") ?? json.OptionalInteger("w_bit") ?? fallback.Bits;
-        if (bits is not (0 or 2 or 3 or 4 or 8) || (bits == 0 && fallback.Bits != 0)) throw Unknown(path, "bits", $"{bits}", "2, 3, 4 or 8");
+        if (bits is not (0 or 2 or 3 or 4 or 8) || (bits == 0 && fallback.Bits != 0)) throw PackedRules.Unknown(path, "bits", $"{bits}", "2, 3, 4 or 8");
         int? group = json.OptionalInteger("group_size") ?? json.OptionalInteger("q_group_size") ?? fallback.GroupSize;
-        if (group is { } size && size != -1 && (size <= 0 || size % BitFields.WordRun != 0)) throw Unknown(path, "group_size", $"{size}", "-1 or a multiple of 32");
+        if (group is { } size && size != -1 && (size <= 0 || size % BitFields.WordRun != 0)) throw PackedRules.Unknown(path, "group_size", $"{size}", "-1 or a multiple of 32");
         return new GptqModuleSettings(bits, group, json.OptionalBoolean("sym") ?? fallback.IsSymmetric);
     }
-
-    private static QuantException Unknown(string path, string key, string found, string expected) => new(ErrorKind.Unsupported, $"{key} of the quantization configuration is not supported")
-    {
-        Rule = PackedRules.Configuration,
-        Path = path,
-        Found = found,
-        Expected = expected,
-        Remedy = "Use the model that this one was quantized from.",
-    };
 }

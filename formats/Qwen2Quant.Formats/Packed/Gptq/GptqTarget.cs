@@ -9,16 +9,14 @@ namespace Qwen2Quant.Formats.Packed.Gptq;
 /// <param name="shape">[O, I], of which <see cref="GptqLinear.Fits"/> is true.</param>
 /// <param name="isV2">Stores zeros as they are, not less one.</param>
 /// <param name="parts">File and place of each of <see cref="GptqLinear.Parts"/>.</param>
-internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : IScatteredTarget
+internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : PackedTarget(parts)
 {
     private readonly int _rowCount = checked((int)shape[0]);
     private readonly int _rowLength = checked((int)shape[1]);
 
-    public int RowGranule => GptqLinear.RowGranule;
+    public override int RowGranule => GptqLinear.RowGranule;
 
-    public long ByteLength => parts.Sum(part => part.Tensor.Tensor.ByteLength);
-
-    public void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
+    public override void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
     {
         int rowBytes = checked((int)type.ByteCount(_rowLength));
         int count = rows.Length / rowBytes;
@@ -26,7 +24,7 @@ internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, I
         int[]? places = columnOrder.IsEmpty ? null : Sort(rows, rowBytes, columnOrder);
         WriteCodes(files, firstRow, rows, rowBytes, count, places);
         WriteZeros(files, firstRow, rows, rowBytes, count);
-        PartLines.WriteScales(files, parts[2], type, _rowCount, firstRow, count, rows);
+        WriteScales(files, 2, type, _rowCount, firstRow, count, rows);
         if (firstRow == 0) WriteGroups(files, places);
     }
 
@@ -56,7 +54,7 @@ internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, I
         uint[] columns = ArrayPool<uint>.Shared.Rent(wordCount * count);
         Span<uint> words = columns.AsSpan(0, wordCount * count);
         GptqWords.ToColumns(type, unsorted ?? rows, _rowLength, count, words);
-        PartLines.Write(files, parts[0], _rowCount * sizeof(uint), firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
+        WriteLines(files, 0, _rowCount * sizeof(uint), firstRow * sizeof(uint), MemoryMarshal.AsBytes(words), wordCount);
         ArrayPool<uint>.Shared.Return(columns);
     }
 
@@ -76,13 +74,13 @@ internal sealed class GptqTarget(IntegerGridType type, Shape shape, bool isV2, I
             BitFields.Pack(zeros, type.Bits, lines.AsSpan(group * lineBytes, lineBytes));
         }
 
-        PartLines.Write(files, parts[1], _rowCount / BitFields.Run * type.Bits, firstRow / BitFields.Run * type.Bits, lines, groups);
+        WriteLines(files, 1, _rowCount / BitFields.Run * type.Bits, firstRow / BitFields.Run * type.Bits, lines, groups);
     }
 
     private void WriteGroups(IReadOnlyList<IWriteFile> files, int[]? places)
     {
         int[] groups = new int[_rowLength];
         for (int column = 0; column < groups.Length; column++) groups[column] = (places?[column] ?? column) / type.GroupLength;
-        PartLines.Write(files, parts[3], _rowLength * sizeof(int), 0, MemoryMarshal.AsBytes<int>(groups), 1);
+        WritePart(files, 3, 0, MemoryMarshal.AsBytes<int>(groups));
     }
 }

@@ -68,15 +68,13 @@ internal sealed class MlxLayout : PackedLayout
 
     public override IScatteredTarget Target(ElementType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) => new MlxTarget((AffineGridType)type, shape, parts);
 
-    private sealed class MlxTarget(AffineGridType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : IScatteredTarget
+    private sealed class MlxTarget(AffineGridType type, Shape shape, IReadOnlyList<(int FileIndex, PlannedTensor Tensor)> parts) : PackedTarget(parts)
     {
-        public int RowGranule => 1;
+        public override int RowGranule => 1;
 
-        public long ByteLength => parts.Sum(part => part.Tensor.Tensor.ByteLength);
-
-        public void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
+        public override void Write(IReadOnlyList<IWriteFile> files, long firstRow, Span<byte> rows, ReadOnlySpan<int> columnOrder)
         {
-            if (!columnOrder.IsEmpty) throw new ArgumentException("the layout keeps columns in their order", nameof(columnOrder));
+            RequireNoOrder(columnOrder);
             int blockCount = rows.Length / type.BytesPerBlock, codeBytes = type.BytesPerBlock - AffineGridType.CodesOffset;
             byte[] codes = new byte[blockCount * codeBytes];
             ushort[] scales = new ushort[blockCount], biases = new ushort[blockCount];
@@ -93,7 +91,5 @@ internal sealed class MlxLayout : PackedLayout
             WritePart(files, 1, first * sizeof(ushort), MemoryMarshal.AsBytes<ushort>(scales));
             WritePart(files, 2, first * sizeof(ushort), MemoryMarshal.AsBytes<ushort>(biases));
         }
-
-        private void WritePart(IReadOnlyList<IWriteFile> files, int part, long byteOffset, ReadOnlySpan<byte> bytes) => files[parts[part].FileIndex].Write(parts[part].Tensor.ByteOffset + byteOffset, bytes);
     }
 }

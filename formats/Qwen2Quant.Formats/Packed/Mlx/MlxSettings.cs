@@ -27,17 +27,12 @@ public sealed class MlxSettings
         (int, int) ReadOne(ConfigJson from, (int Bits, int GroupSize) common)
         {
             string mode = from.Text("mode") ?? "affine";
-            if (mode != "affine") throw Unknown("mode", mode, "affine");
+            if (mode != "affine") throw PackedRules.Unknown(path, "mode", mode, "affine");
             int bits = from.Integer("bits", common.Bits), group = from.Integer("group_size", common.GroupSize);
-            if (bits is not (2 or 3 or 4 or 5 or 6 or 8)) throw Unknown("bits", $"{bits}", "2, 3, 4, 5, 6 or 8");
-            if (group is not (32 or 64 or 128)) throw Unknown("group_size", $"{group}", "32, 64 or 128");
+            if (bits is not (2 or 3 or 4 or 5 or 6 or 8)) throw PackedRules.Unknown(path, "bits", $"{bits}", "2, 3, 4, 5, 6 or 8");
+            if (group is not (32 or 64 or 128)) throw PackedRules.Unknown(path, "group_size", $"{group}", "32, 64 or 128");
             return (bits, group);
         }
-
-        QuantException Unknown(string key, string found, string expected) => new(ErrorKind.Unsupported, $"{key} of the quantization configuration is not supported")
-        {
-            Rule = PackedRules.Configuration, Path = path, Found = found, Expected = expected, Remedy = "Use the model that this one was quantized from.",
-        };
     }
 
     /// <summary>Settings of a module by its path; null where they say that it is plain.</summary>

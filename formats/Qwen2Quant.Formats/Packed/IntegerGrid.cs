@@ -6,14 +6,14 @@ using Qwen2Quant.Formats.Gguf.Blocks;
 namespace Qwen2Quant.Formats.Packed;
 
 /// <summary>
-/// Searches for scales and integer zeros of groups whose values are <c>scale * (code - zero)</c>, by the weighted squared error under the scale as it is stored.
-/// Each lane is a group of its own: value i of lane g lies at <c>i * 16 + g</c>. Scales are positive, and never zero: a reader may divide by them.
+/// The grid of <see cref="IntegerGridType"/>, whose values are <c>scale * (code - zero)</c>. Scales and zeros are searched for by the weighted squared error under the
+/// scale as it is stored. Scales are positive, and never zero: a reader may divide by them.
 /// </summary>
-/// <param name="largestCode">2^bits - 1.</param>
-/// <param name="isSymmetric">The zero is in the middle, (largestCode + 1) / 2.</param>
+/// <param name="bits">2, 3, 4 or 8.</param>
+/// <param name="isSymmetric">The zero is the middle code, and is not stored.</param>
 /// <param name="leastZero">The least zero that the layout can store.</param>
-/// <param name="hasHalfScales">Scales are halves, else bfloat16.</param>
-internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int leastZero, bool hasHalfScales)
+/// <param name="stored">Scales as they are stored, in 16 bits.</param>
+internal readonly struct IntegerGrid(int bits, int groupLength, bool isSymmetric, int leastZero, StoredScale stored) : IGroupGrid
 {
     /// <summary>The smallest normal half: the scale of groups of zeros, and exact in bfloat16 too.</summary>
     private const float ScaleOfZeros = 1f / (1 << 14);
@@ -23,23 +23,42 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
 
     private const float Rounding = SymmetricSearch.Rounding;
 
-    private int Middle => (largestCode + 1) / 2;
+    public static bool HasOrigins => false;
 
-    /// <summary>How many scales are tried, and how often the best is refitted to its codes by least squares with zeros beside its own. Of 256 codes hardly any is worth cutting off.</summary>
-    private (int Trials, int Refits) Work(Effort effort) => (effort, largestCode) switch
-    {
-        (Effort.Fast, 255) => (4, 1),
-        (Effort.Normal, 255) => (8, 1),
-        (_, 255) => (32, 2),
-        (Effort.Fast, _) => (8, 1),
-        (Effort.Normal, _) => (24, 2),
-        _ => (96, 4),
-    };
+    public int Bits => bits;
 
-    /// <summary>Fits groups of <paramref name="length"/> values in lanes of <typeparamref name="T"/> from <paramref name="values"/> on.</summary>
-    /// <param name="zeros">Integers as floats.</param>
-    public void Fit<T>(ref readonly float values, ref readonly float weights, int length, bool hasImportance, Effort effort, ref float scales, ref float zeros) where T : unmanaged, ILanes<T>
+    public int GroupLength => groupLength;
+
+    public int CodesOffset => isSymmetric ? 2 : 3;
+
+    public StoredScale Stored => stored;
+
+    public int LargestCode { get; } = (1 << bits) - 1;
+
+    public int MiddleCode => 1 << (bits - 1);
+
+    public (float Scale, float Origin) Read(ReadOnlySpan<byte> block) => (stored.Read(block), ZeroOf(block));
+
+    public int ZeroOf(ReadOnlySpan<byte> block) => isSymmetric ? MiddleCode : block[2];
+
+    public void Write(float scale, float zero, Span<byte> block)
     {
+        stored.Write(scale, block);
+        if (!isSymmetric) block[2] = (byte)zero;
+    }
+
+    public (float Scale, float Origin) ForCodes(ReadOnlySpan<float> group, Effort effort, float scale, float zero) => (scale, zero);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public T Code<T>(T value, T scale, T zero) where T : unmanaged, ILanes<T> =>
+        LaneMath.RoundToEven(T.Max(T.Min(value / scale, T.Broadcast(LargestCode) - zero), LaneMath.Negate(zero))) + zero;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public T Value<T>(T code, T scale, T zero) where T : unmanaged, ILanes<T> => (code - zero) * scale;
+
+    public void Fit<T>(ref readonly float values, ref readonly float weights, bool hasImportance, Effort effort, ref float scales, ref float zeros) where T : unmanaged, ILanes<T>
+    {
+        int length = groupLength;
         T low = T.Broadcast(0), high = low;
         for (int i = 0; i < length; i++)
         {
@@ -49,12 +68,12 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
         }
 
         T range = isSymmetric ? T.Max(high, LaneMath.Negate(low)) : high - low;
-        T middle = T.Broadcast(Middle);
+        T middle = T.Broadcast(MiddleCode);
         T zero = middle, scale;
         if (effort == Effort.Reference)
         {
             // Both extremes on the grid, zero rounded: s = 2 max|w| / largest code, or s = (max - min) / largest code.
-            scale = Store(range / T.Broadcast(isSymmetric ? largestCode / 2f : largestCode));
+            scale = Store(range / T.Broadcast(isSymmetric ? LargestCode / 2f : LargestCode));
             if (!isSymmetric) zero = StoreZero(LaneMath.Negate(low) / scale);
         }
         else
@@ -69,15 +88,26 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
         T.Store(T.Select(isZero, middle, zero), ref zeros);
     }
 
+    /// <summary>How many scales are tried, and how often the best is refitted to its codes by least squares with zeros beside its own. Of 256 codes hardly any is worth cutting off.</summary>
+    private (int Trials, int Refits) Work(Effort effort) => (effort, LargestCode) switch
+    {
+        (Effort.Fast, 255) => (4, 1),
+        (Effort.Normal, 255) => (8, 1),
+        (_, 255) => (32, 2),
+        (Effort.Fast, _) => (8, 1),
+        (Effort.Normal, _) => (24, 2),
+        _ => (96, 4),
+    };
+
     /// <summary>
     /// How many steps are laid over the range (over the larger side of a symmetric one), least and most: from where nothing is cut off to where the error of what is
     /// cut off outweighs the finer grid, which is the farther the fewer codes there are, and farther where extremes may weigh little.
     /// </summary>
     private (float Least, float Most) Steps(bool hasImportance)
     {
-        float stretch = largestCode switch { 3 => 2.2f, 7 => 1.7f, 15 => 1.45f, _ => 1.03f };
+        float stretch = LargestCode switch { 3 => 2.2f, 7 => 1.7f, 15 => 1.45f, _ => 1.03f };
         if (hasImportance) stretch += (stretch - 1) * 0.8f;
-        return isSymmetric ? (Middle - 1, Middle * stretch) : (largestCode - 0.5f, largestCode * stretch);
+        return isSymmetric ? (MiddleCode - 1, MiddleCode * stretch) : (LargestCode - 0.5f, LargestCode * stretch);
     }
 
     private T Trial<T>(
@@ -107,7 +137,7 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
 
     private void Pair<T>(T lowPlusHigh, T scale, out T below, out T above) where T : unmanaged, ILanes<T>
     {
-        T centred = T.Broadcast(largestCode / 2f) - (lowPlusHigh / (scale + scale));
+        T centred = T.Broadcast(LargestCode / 2f) - (lowPlusHigh / (scale + scale));
         below = StoreZero(centred - T.Broadcast(0.5f));
         above = StoreZero(centred + T.Broadcast(0.5f));
     }
@@ -132,7 +162,7 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
     /// <summary>The scale of least error for the codes that are nearest under another: the sum of weight x value x (code - zero) over that of weight x (code - zero)^2.</summary>
     private T Fitted<T>(ref readonly float values, ref readonly float weights, int length, T scale, T zero) where T : unmanaged, ILanes<T>
     {
-        Candidate<T> candidate = new(scale, zero, largestCode);
+        Candidate<T> candidate = new(scale, zero, LargestCode);
         T valueSum = T.Broadcast(0), codeSum = valueSum;
         for (int i = 0; i < length; i++)
         {
@@ -151,7 +181,7 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
     private void Keep<T>(ref readonly float values, ref readonly float weights, int length, T scale0, T zero0, T scale1, T zero1, ref T scale, ref T zero, ref T error)
         where T : unmanaged, ILanes<T>
     {
-        Candidate<T> first = new(scale0, zero0, largestCode), second = new(scale1, zero1, largestCode);
+        Candidate<T> first = new(scale0, zero0, LargestCode), second = new(scale1, zero1, LargestCode);
         T error0 = T.Broadcast(0), error1 = error0;
         for (int i = 0; i < length; i++)
         {
@@ -176,15 +206,9 @@ internal sealed class IntegerGridSearch(int largestCode, bool isSymmetric, int l
     }
 
     /// <summary>The nearest scale that can be stored, above zero.</summary>
-    private T Store<T>(T scale) where T : unmanaged, ILanes<T>
-    {
-        if (hasHalfScales) return T.Max(StoredHalf.Round(scale), T.Broadcast(LeastScale));
-        // To the upper half of the float, ties to even.
-        T rounded = T.AddInt(T.AddInt(scale, T.BroadcastInt(0x7fff)), T.ShiftRight(scale, 16) & T.BroadcastInt(1));
-        return T.Max(rounded & T.BroadcastInt(unchecked((int)0xffff0000)), T.Broadcast(LeastScale));
-    }
+    private T Store<T>(T scale) where T : unmanaged, ILanes<T> => T.Max(stored.Round(scale), T.Broadcast(LeastScale));
 
-    private T StoreZero<T>(T zero) where T : unmanaged, ILanes<T> => LaneMath.RoundToEven(LaneMath.Clamp(zero, leastZero, largestCode));
+    private T StoreZero<T>(T zero) where T : unmanaged, ILanes<T> => LaneMath.RoundToEven(LaneMath.Clamp(zero, leastZero, LargestCode));
 
     /// <summary>A scale and a zero on trial.</summary>
     private readonly struct Candidate<T>(T scale, T zero, int largestCode) where T : unmanaged, ILanes<T>
