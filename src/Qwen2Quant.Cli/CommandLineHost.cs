@@ -38,9 +38,14 @@ internal static class CommandLineHost
         foreach (ParseError wrong in parsed.Errors) error.WriteLine($"error: {TextEscape.Escape(wrong.Message)}");
         Command command = parsed.CommandResult.Command;
         if (command == root) error.WriteLine($"The commands are {string.Join(", ", root.Subcommands.Select(known => known.Name))}.");
-        error.WriteLine($"qwen2quant {(command == root ? "" : command.Name + " ")}--help shows how it is used.");
+        string path = string.Concat(Path(command).Select(part => part.Name + " "));
+        error.WriteLine($"qwen2quant {path}--help shows how it is used.");
         return ExitCodes.Usage;
     }
+
+    /// <summary>The commands from the root on, without it.</summary>
+    private static IEnumerable<Command> Path(Command command) =>
+        command.Parents.OfType<Command>().FirstOrDefault() is { } parent ? [.. Path(parent), command] : [];
 
     private sealed class Host(CommonOptions options, TextWriter output, TextWriter error, bool errorRedirected, Interruption interruption)
     {

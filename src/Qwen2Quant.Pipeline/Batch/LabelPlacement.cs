@@ -13,17 +13,18 @@ internal sealed record PlacedLabel(PlotBox Box, PlotLine? Leader);
 
 /// <summary>
 /// Places labels beside their points so that they hide neither each other nor the points: each takes the cheapest of
-/// some places around its point, the important ones first, and then again, given all others, until none moves.
+/// some places around its point, one after the other and then again, given all others, until none moves. Of several
+/// orders the one with the least cost is kept.
 /// </summary>
 internal sealed class LabelPlacement
 {
     public const double Height = 13;
 
-    private const int MostLabels = 150, Rounds = 6, Directions = 16;
+    private const int MostLabels = 150, Rounds = 6, Directions = 24;
     private const double LeaderFrom = 8;
-    private const double OverlapCost = 400, AreaCost = 6, MarkerCost = 160, LeaderCost = 120, LineCost = 14, DistanceCost = 0.9;
+    private const double OverlapCost = 400, AreaCost = 6, MarkerCost = 500, LeaderCost = 120, PassCost = 110, UnplacedCost = 2000, LineCost = 14, DistanceCost = 0.9;
 
-    private static readonly double[] Distances = [2.5, 7, 13, 21, 31, 43, 57, 73, 90];
+    private static readonly double[] Distances = [2.5, 7, 13, 20, 28, 37, 47, 58, 70, 84, 100, 120];
 
     private readonly PlotBox _area;
     private readonly IReadOnlyList<LabelAnchor> _anchors;
@@ -70,13 +71,36 @@ internal sealed class LabelPlacement
     private void Run()
     {
         bool onlyImportant = _anchors.Count > MostLabels;
-        int[] order = [.. Enumerable.Range(0, _anchors.Count).Where(i => !onlyImportant || _anchors[i].IsImportant).OrderByDescending(i => _anchors[i].IsImportant).ThenByDescending(Neighbours).ThenBy(i => i)];
+        int[] wanted = [.. Enumerable.Range(0, _anchors.Count).Where(i => !onlyImportant || _anchors[i].IsImportant)];
+        IOrderedEnumerable<int>[] orders = [ImportantFirst().ThenByDescending(Neighbours), ImportantFirst().ThenBy(i => _anchors[i].X), ImportantFirst().ThenBy(i => _anchors[i].Y), wanted.OrderByDescending(i => _anchors[i].X), wanted.OrderByDescending(i => _anchors[i].Y)];
+        PlacedLabel?[] best = [];
+        double least = double.PositiveInfinity;
+        foreach (int[] order in orders.Select(order => order.ThenBy(i => i).ToArray()))
+        {
+            double cost = Settle(order);
+            if (cost < least) (best, least) = ([.. _labels], cost);
+        }
+
+        best.CopyTo(_labels, 0);
+        foreach (int i in wanted)
+        {
+            if (!_anchors[i].IsImportant && _labels[i] is { } label && HidesOthers(i, label)) _labels[i] = null;
+        }
+
+        IOrderedEnumerable<int> ImportantFirst() => wanted.OrderByDescending(i => _anchors[i].IsImportant);
+    }
+
+    /// <summary>Places all labels in that order until none moves; what the places cost together.</summary>
+    private double Settle(int[] order)
+    {
+        Array.Clear(_labels);
+        double[] costs = new double[_labels.Length];
         for (int round = 0; round < Rounds; round++)
         {
             bool moved = false;
             foreach (int i in order)
             {
-                PlacedLabel? best = Cheapest(i);
+                (PlacedLabel? best, costs[i]) = Cheapest(i);
                 moved |= best != _labels[i];
                 _labels[i] = best;
             }
@@ -84,15 +108,12 @@ internal sealed class LabelPlacement
             if (!moved) break;
         }
 
-        foreach (int i in Enumerable.Reverse(order))
-        {
-            if (!_anchors[i].IsImportant && _labels[i] is { } label && HidesOthers(i, label)) _labels[i] = null;
-        }
+        return costs.Sum();
     }
 
     private int Neighbours(int i) => _anchors.Count(other => Math.Abs(other.X - _anchors[i].X) < 60 && Math.Abs(other.Y - _anchors[i].Y) < 30);
 
-    private PlacedLabel? Cheapest(int i)
+    private (PlacedLabel? Label, double Cost) Cheapest(int i)
     {
         PlacedLabel? best = null;
         double least = double.PositiveInfinity;
@@ -111,7 +132,7 @@ internal sealed class LabelPlacement
             }
         }
 
-        return best;
+        return (best, best is null ? UnplacedCost : least);
     }
 
     private static PlacedLabel PlaceAt(LabelAnchor anchor, double distance, double cos, double sin)
@@ -129,19 +150,24 @@ internal sealed class LabelPlacement
     private double Cost(int i, PlacedLabel place, double limit)
     {
         double cost = 0;
-        foreach (PlotBox obstacle in _obstacles) cost += Hiding(place.Box, obstacle);
+        foreach (PlotBox obstacle in _obstacles)
+        {
+            cost += Hiding(place.Box, obstacle);
+            if (place.Leader?.Crosses(obstacle) == true) cost += LeaderCost;
+        }
+
         for (int j = 0; j < _anchors.Count && cost < limit; j++)
         {
             LabelAnchor anchor = _anchors[j];
-            if (place.Box.Grow(anchor.Radius).Holds(anchor.X, anchor.Y)) cost += MarkerCost;
+            if (place.Box.Grow(0.85 * anchor.Radius).Holds(anchor.X, anchor.Y)) cost += MarkerCost;
             if (j == i) continue;
-            if (place.Leader is { } leader && leader.DistanceTo(anchor.X, anchor.Y) < anchor.Radius) cost += LeaderCost;
+            if (place.Leader is { } leader && leader.DistanceTo(anchor.X, anchor.Y) < anchor.Radius) cost += PassCost;
             if (_labels[j] is not { } other) continue;
             cost += Hiding(place.Box, other.Box);
             if (other.Leader?.Crosses(place.Box) == true) cost += LeaderCost;
             if (place.Leader is not { } mine) continue;
             if (mine.Crosses(other.Box)) cost += LeaderCost;
-            if (other.Leader is { } theirs && mine.Crosses(theirs)) cost += LeaderCost / 2;
+            if (other.Leader is { } theirs && mine.Crosses(theirs)) cost += PassCost;
         }
 
         if (cost >= limit) return cost;

@@ -156,7 +156,7 @@ internal sealed class ModelSection
         StringBuilder plot = new();
         int unlabelled = ScatterPlot.Write(plot, id, $"{title}, {_model}", $"size, {_unit.Name}", lossTitle, points, references, logarithmic);
         if (unlabelled > 0) note += $" {ReportText.Count(unlabelled, "point has", "points have")} no room for a name: the table has them.";
-        _page.Append(CultureInfo.InvariantCulture, $"<figure>\n<figcaption><strong>{title}</strong>{note}</figcaption>\n<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Plot: {title}\">\n{plot}</div>\n</figure>\n");
+        _page.Append(CultureInfo.InvariantCulture, $"<figure>\n<figcaption><strong>{title}.</strong> Smaller and closer is at the lower left.{note}</figcaption>\n<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Plot: {title}\">\n{plot}</div>\n</figure>\n");
     }
 
     private void WriteMessages()

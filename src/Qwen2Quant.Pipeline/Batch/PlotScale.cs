@@ -23,7 +23,7 @@ internal sealed class PlotScale
 
     /// <summary>An axis with equal steps that leaves some room around the values.</summary>
     /// <param name="values">At least one; none below zero.</param>
-    /// <param name="ticks">About how many there should be.</param>
+    /// <param name="ticks">About how many there are at most.</param>
     public static PlotScale Linear(IReadOnlyCollection<double> values, int ticks)
     {
         double min = values.Min(), max = values.Max();
@@ -72,18 +72,18 @@ internal sealed class PlotScale
         return [.. ticks];
     }
 
-    /// <summary>The largest of 1, 2 and 5 times a power of ten that is not above.</summary>
+    /// <summary>The smallest of 1, 2 and 5 times a power of ten that is not below.</summary>
     private static double RoundStep(double step)
     {
         double power = Math.Pow(10, Math.Floor(Math.Log10(step)));
-        return (step / power) switch { >= 5 => 5, >= 2 => 2, _ => 1 } * power;
+        return (step / power) switch { <= 1 + 1e-9 => 1, <= 2 + 1e-9 => 2, <= 5 + 1e-9 => 5, _ => 10 } * power;
     }
 
     private static PlotTick[] EqualRatios(double low, double high)
     {
         double span = high - low;
         int every = Math.Max(1, (int)Math.Ceiling(span / 7));
-        int[] multiples = span < 3 ? [1, 2, 5] : [1];
+        int[] multiples = span < 4 ? [1, 2, 5] : [1];
         List<PlotTick> ticks = [];
         for (int power = (int)Math.Floor(low); power <= high; power++)
         {
@@ -95,7 +95,7 @@ internal sealed class PlotScale
             }
         }
 
-        return ticks.Count < 3 && span < 1 ? EqualSteps(Math.Pow(10, low), Math.Pow(10, high), 5) : [.. ticks];
+        return ticks.Count < 3 && span < 1 ? EqualSteps(Math.Pow(10, low), Math.Pow(10, high), 6) : [.. ticks];
     }
 
     private static string PowerLabel(int multiple, int power) => power switch

@@ -21,7 +21,7 @@ internal static class ReportScript
             rows.forEach(function (row) { body.appendChild(row); });
             each(table, 'thead th', function (head) { head.removeAttribute('aria-sort'); });
             heads[index].setAttribute('aria-sort', descending ? 'descending' : 'ascending');
-            if (table.caption) table.caption.textContent = table.caption.textContent.replace(/^Items[^.]*\./, 'Items by ' + heads[index].textContent + (descending ? ', descending.' : ', ascending.'));
+            table.caption.querySelector('span span').textContent = 'Items by ' + heads[index].textContent + (descending ? ', descending.' : ', ascending.');
           }
 
           each(d, 'table', function (table) {

@@ -36,12 +36,12 @@ internal static class ReportStyle
         .plot text { fill: var(--ink); }
         .grid { fill: none; stroke: var(--faint); }
         .axis { fill: none; stroke: var(--muted); }
-        .plot .ticks text, .plot .hint, .plot .baselabel { fill: var(--muted); }
+        .plot .ticks text, .plot .baselabel { fill: var(--muted); }
         .plot .names text { font-weight: 600; }
         .base { fill: none; stroke: var(--muted); stroke-dasharray: 6 4; }
         .front { fill: none; stroke: var(--ink); stroke-width: 1; stroke-opacity: .55; }
         .leader { fill: none; stroke: var(--muted); stroke-width: .7; }
-        .plot .label, .plot .baselabel, .plot .hint { paint-order: stroke; stroke: var(--page); stroke-width: 3px; stroke-linejoin: round; }
+        .plot .label, .plot .baselabel { paint-order: stroke; stroke: var(--page); stroke-width: 3px; stroke-linejoin: round; }
         .plot .label.best { font-weight: 650; }
         .f-gguf { --c: var(--gguf); } .f-gptq { --c: var(--gptq); } .f-awq { --c: var(--awq); } .f-ct { --c: var(--ct); }
         .f-mlx { --c: var(--mlx); } .f-fp8 { --c: var(--fp8); } .f-other { --c: var(--other); }
@@ -55,7 +55,8 @@ internal static class ReportStyle
         .key { width: 14px; height: 14px; flex: none; vertical-align: -2px; }
         .key.wide { width: 28px; }
         table { border-collapse: collapse; width: 100%; margin-top: 1.5rem; font-size: .87rem; font-variant-numeric: tabular-nums; }
-        caption { padding-bottom: .4rem; text-align: left; color: var(--muted); }
+        caption { white-space: normal; padding-bottom: .4rem; text-align: left; color: var(--muted); }
+        caption > span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2rem); }
         th, td { padding: .34rem .55rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--faint); }
         thead th { vertical-align: bottom; white-space: normal; font-weight: 600; border-bottom: 1px solid var(--muted); }
         th:first-child { padding-left: 2px; }
@@ -76,7 +77,7 @@ internal static class ReportStyle
         .tag, .state { display: inline-block; padding: 0 .4em; border: 1px solid var(--line); border-radius: 3px; font-size: .85em; line-height: 1.4; }
         .tag { margin-left: .25em; color: var(--muted); }
         .state { font-weight: 400; }
-        .s-done { border-color: transparent; padding: 0; }
+        .s-done { border-color: transparent; padding: 0; font-size: inherit; }
         .s-rejected, .s-failed { color: var(--bad); border-color: currentColor; }
         .s-failed { font-weight: 650; }
         .s-running, .s-waiting, .s-other { color: var(--muted); border-style: dashed; }

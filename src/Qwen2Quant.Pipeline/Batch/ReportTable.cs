@@ -15,8 +15,8 @@ internal sealed class ReportTable(StringBuilder page, int section, BatchRow[] ro
         new("perplexity", "perplexity", -1, row => row.Perplexity, ReportText.Perplexity) { Error = row => row.PerplexityStandardError },
         new("perplexity_ratio", "ratio", -1, row => row.PerplexityRatio, value => ReportText.Number(value, "0.0000")),
         new("mean_kld", "mean KL", -1, row => row.MeanKld, ReportText.Divergence) { Error = row => row.MeanKldStandardError },
-        new("kld_p99", "KL 99 %", -1, row => row.KldP99, value => ReportText.Number(value, "0.0000")),
-        new("top_token_agreement", "same top token", 1, row => row.TopTokenAgreement, value => ReportText.Number(100 * value, "0.00") + " %"),
+        new("kld_p99", "KL 99\u00a0%", -1, row => row.KldP99, value => ReportText.Number(value, "0.0000")),
+        new("top_token_agreement", "same top token", 1, row => row.TopTokenAgreement, value => ReportText.Number(100 * value, "0.00") + "\u00a0%"),
         new("seconds", "time", 0, row => row.Seconds, ReportText.Duration),
     ];
 
@@ -28,7 +28,7 @@ internal sealed class ReportTable(StringBuilder page, int section, BatchRow[] ro
     {
         double?[] best = [.. _columns.Select(Best)];
         string caption = best.Any(value => value is not null) ? "Bold: the best accepted value of a column." : "";
-        page.Append(CultureInfo.InvariantCulture, $"<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Table of {ReportText.Escape(model)}\">\n<table>\n<caption>Items by size, smallest first. {caption}</caption>\n<thead>\n<tr>");
+        page.Append(CultureInfo.InvariantCulture, $"<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Table of {ReportText.Escape(model)}\">\n<table>\n<caption><span><span>Items by size, smallest first.</span> {caption}</span></caption>\n<thead>\n<tr>");
         page.Append("<th scope=\"col\" data-key=\"scheme\">scheme</th><th scope=\"col\" data-key=\"method\">method</th><th scope=\"col\" data-key=\"state\">state</th>");
         foreach (Column column in _columns)
         {

@@ -44,7 +44,7 @@ internal static class ReportText
     public static string Coordinate(double value) => Number(Math.Round(value, 1), "0.#");
 
     /// <summary>A divergence: five decimals, or an exponent where these show nothing.</summary>
-    public static string Divergence(double value) => value != 0 && Math.Abs(value) < 5e-5 ? Number(value, "0.0e-0") : Number(value, "0.00000");
+    public static string Divergence(double value) => value != 0 && Math.Abs(value) < 5e-6 ? Number(value, "0.0e-0") : Number(value, "0.00000");
 
     /// <summary>A perplexity, which may be anything from 1 on.</summary>
     public static string Perplexity(double value) => Math.Abs(value) < 1e6 ? Number(value, "0.000") : Number(value, "0.00e0");

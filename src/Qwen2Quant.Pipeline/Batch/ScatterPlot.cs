@@ -15,8 +15,8 @@ internal sealed record PlotPoint(string Row, string Label, string Description, S
 /// <summary>A plot of losses against sizes as inline SVG: error bars, the front as steps, points with labels.</summary>
 internal sealed class ScatterPlot
 {
-    private const double Width = 920, PlotHeight = 430, Left = 62, Right = 14, Top = 32, Bottom = 46;
-    private const double FontSize = 11.5, BoldFactor = 1.08, SmallRadius = 4.6, LargeRadius = 6;
+    private const double Width = 920, PlotHeight = 450, Left = 62, Right = 14, Top = 32, Bottom = 46;
+    private const double FontSize = 11.5, BoldFactor = 1.08, SmallRadius = 4.6, LargeRadius = 5.6;
     private const int LongestLabel = 30;
 
     private static readonly PlotBox Area = new(Left, Top, Width - Left - Right, PlotHeight - Top - Bottom);
@@ -33,8 +33,8 @@ internal sealed class ScatterPlot
         _points = [.. points.OrderBy(point => point.Size).ThenBy(point => point.Loss)];
         double[] losses = [.. _points.Select(point => point.Loss), .. references];
         double[] ends = [.. losses, .. _points.Where(point => ReportText.IsNumber(point.Error)).SelectMany(point => new[] { point.Loss - point.Error!.Value, point.Loss + point.Error.Value })];
-        _sizes = PlotScale.Linear([.. _points.Select(point => point.Size)], 8);
-        _losses = logarithmic ? PlotScale.Logarithmic([.. losses, .. ends.Where(end => end > losses.Min() / 3)]) : PlotScale.Linear([.. ends.Select(end => Math.Max(0, end))], 6);
+        _sizes = PlotScale.Linear([.. _points.Select(point => point.Size)], 10);
+        _losses = logarithmic ? PlotScale.Logarithmic([.. losses, .. ends.Where(end => end > losses.Min() / 3)]) : PlotScale.Linear([.. ends.Select(end => Math.Max(0, end))], 8);
         int[] accepted = [.. Enumerable.Range(0, _points.Length).Where(i => _points[i].Counts)];
         _front = [.. ParetoFront.Find([.. accepted.Select(i => (_points[i].Size, _points[i].Loss))]).Select(i => accepted[i])];
         _isOnFront = new bool[_points.Length];
@@ -61,7 +61,6 @@ internal sealed class ScatterPlot
         _page.Append(CultureInfo.InvariantCulture, $"<title id=\"{id}-t\">{ReportText.Escape(title)}</title>\n<desc id=\"{id}-d\">{ReportText.Escape(description)}</desc>\n");
         WriteAxes(sizeTitle, lossTitle);
         (List<PlotBox> obstacles, List<PlotLine> lines) = WriteReferences(references);
-        obstacles.Add(WriteHint());
         WriteFront(lines);
         WriteErrorBars(lines);
         WritePoints();
@@ -97,7 +96,7 @@ internal sealed class ScatterPlot
 
         string scale = _losses.IsLogarithmic ? ", logarithmic" : "";
         _page.Append(CultureInfo.InvariantCulture, $"<path class=\"grid\" d=\"{grid}\"/>\n<path class=\"axis\" d=\"{Line(Area.X, Area.Y, Area.X, Area.Bottom)}L{Text(Area.Right)} {Text(Area.Bottom)}\"/>\n");
-        _page.Append(CultureInfo.InvariantCulture, $"<g class=\"ticks\" aria-hidden=\"true\">{labels}</g>\n<g class=\"names\" aria-hidden=\"true\"><text x=\"4\" y=\"15\">{ReportText.Escape(lossTitle + scale)}</text>");
+        _page.Append(CultureInfo.InvariantCulture, $"<g class=\"ticks\" aria-hidden=\"true\">{labels}</g>\n<g class=\"names\" aria-hidden=\"true\"><text x=\"0\" y=\"15\">{ReportText.Escape(lossTitle + scale)}</text>");
         _page.Append(CultureInfo.InvariantCulture, $"<text x=\"{Text(Area.Right)}\" y=\"{Text(PlotHeight - 8)}\" text-anchor=\"end\">{ReportText.Escape(sizeTitle)}</text></g>\n");
     }
 
@@ -109,10 +108,8 @@ internal sealed class ScatterPlot
         {
             double y = Y(reference);
             string label = $"source {ReportText.Perplexity(reference)}";
-            double width = LabelPlacement.WidthOf(label, FontSize);
-            bool isLow = y > Area.Bottom - 20;
-            PlotBox box = new(Area.Right - width - 4, isLow ? y - LabelPlacement.Height - 3 : y + 3, width, LabelPlacement.Height);
-            boxes.Add(box);
+            PlotBox box = FreePlaceAlong(y, LabelPlacement.WidthOf(label, FontSize));
+            boxes.Add(box.Grow(4));
             lines.Add(new PlotLine(Area.X, y, Area.Right, y));
             _page.Append(CultureInfo.InvariantCulture, $"<path class=\"base\" d=\"{Line(Area.X, y, Area.Right, y)}\"/><text class=\"baselabel\" x=\"{Text(box.Right)}\" y=\"{Text(box.Y + 10)}\" text-anchor=\"end\" aria-hidden=\"true\">{label}</text>\n");
         }
@@ -120,12 +117,23 @@ internal sealed class ScatterPlot
         return (boxes, lines);
     }
 
-    private PlotBox WriteHint()
+    /// <summary>A place for a text on a level line that hides the fewest points, rather right than left and above than below.</summary>
+    private PlotBox FreePlaceAlong(double y, double width)
     {
-        const string hint = "↙ smaller and closer";
-        PlotBox box = new(Area.X + 6, Area.Bottom - LabelPlacement.Height - 5, LabelPlacement.WidthOf(hint, FontSize), LabelPlacement.Height);
-        _page.Append(CultureInfo.InvariantCulture, $"<text class=\"hint\" x=\"{Text(box.X)}\" y=\"{Text(box.Y + 10)}\" aria-hidden=\"true\">{hint}</text>\n");
-        return box;
+        const double gap = 3, step = 20;
+        PlotBox best = default;
+        int fewest = int.MaxValue;
+        for (double x = Area.Right - width - gap; x > Area.X; x -= step)
+        {
+            foreach (double top in new[] { y - LabelPlacement.Height - gap + 1, y + gap })
+            {
+                PlotBox box = new(x, top, width, LabelPlacement.Height), wide = box.Grow(LargeRadius + gap);
+                int hidden = _points.Count(point => wide.Holds(X(point.Size), Y(point.Loss)));
+                if (Area.Holds(box) && hidden < fewest) (best, fewest) = (box, hidden);
+            }
+        }
+
+        return best;
     }
 
     private void WriteFront(List<PlotLine> lines)
