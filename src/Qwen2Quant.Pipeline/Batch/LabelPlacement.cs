@@ -5,7 +5,7 @@ namespace Qwen2Quant.Pipeline.Batch;
 /// <summary>A point that wants a label.</summary>
 /// <param name="Radius">Of its marker.</param>
 /// <param name="Width">Of the label.</param>
-/// <param name="IsImportant">Placed first, and in any case.</param>
+/// <param name="IsImportant">Placed first, and not given up where it hides something.</param>
 internal readonly record struct LabelAnchor(double X, double Y, double Radius, double Width, bool IsImportant);
 
 /// <summary>Where a label lies, and the line that leads to it from its point where it is far.</summary>
@@ -14,13 +14,13 @@ internal sealed record PlacedLabel(PlotBox Box, PlotLine? Leader);
 /// <summary>
 /// Places labels beside their points so that they hide neither each other nor the points: each takes the cheapest of
 /// some places around its point, one after the other and then again, given all others, until none moves. Of several
-/// orders the one with the least cost is kept.
+/// orders the one with the least cost is kept. Of very many points only some important ones get a label.
 /// </summary>
 internal sealed class LabelPlacement
 {
     public const double Height = 13;
 
-    private const int MostLabels = 150, Rounds = 6, Directions = 24;
+    private const int MostLabels = 100, FewLabels = 50, Rounds = 6, Directions = 24;
     private const double LeaderFrom = 8;
     private const double OverlapCost = 400, AreaCost = 6, MarkerCost = 500, LeaderCost = 120, PassCost = 110, UnplacedCost = 2000, LineCost = 14, DistanceCost = 0.9;
 
@@ -70,12 +70,14 @@ internal sealed class LabelPlacement
 
     private void Run()
     {
-        bool onlyImportant = _anchors.Count > MostLabels;
-        int[] wanted = [.. Enumerable.Range(0, _anchors.Count).Where(i => !onlyImportant || _anchors[i].IsImportant)];
+        int[] wanted = [.. Enumerable.Range(0, _anchors.Count)];
+        if (wanted.Length > MostLabels) wanted = [.. wanted.Where(i => _anchors[i].IsImportant)];
+        int every = (wanted.Length + MostLabels - 1) / MostLabels;
+        if (every > 1) wanted = [.. wanted.Where((_, at) => at % every == 0)];
         IOrderedEnumerable<int>[] orders = [ImportantFirst().ThenByDescending(Neighbours), ImportantFirst().ThenBy(i => _anchors[i].X), ImportantFirst().ThenBy(i => _anchors[i].Y), wanted.OrderByDescending(i => _anchors[i].X), wanted.OrderByDescending(i => _anchors[i].Y)];
         PlacedLabel?[] best = [];
         double least = double.PositiveInfinity;
-        foreach (int[] order in orders.Select(order => order.ThenBy(i => i).ToArray()))
+        foreach (int[] order in orders.Take(wanted.Length <= FewLabels ? orders.Length : 1).Select(order => order.ThenBy(i => i).ToArray()))
         {
             double cost = Settle(order);
             if (cost < least) (best, least) = ([.. _labels], cost);

@@ -66,9 +66,9 @@ internal sealed class PlotScale
     {
         double step = RoundStep((high - low) / target);
         int decimals = Math.Clamp(-(int)Math.Floor(Math.Log10(step) + 1e-9), 0, 15);
-        string format = "F" + decimals.ToString(CultureInfo.InvariantCulture);
+        string format = high is >= 1e6 or < 1e-4 ? "0.#########e0" : "F" + decimals.ToString(CultureInfo.InvariantCulture);
         List<PlotTick> ticks = [];
-        for (double i = Math.Ceiling(low / step - 1e-9); i * step <= high * (1 + 1e-12); i++) ticks.Add(new PlotTick(i * step, ReportText.Number(Math.Round(i * step, decimals), format)));
+        for (double i = Math.Ceiling(low / step - 1e-9); i * step <= high * (1 + 1e-12); i++) ticks.Add(new PlotTick(i * step, ReportText.Number(i * step, format)));
         return [.. ticks];
     }
 

@@ -12,7 +12,7 @@ internal static class ReportStyle
         }
         * { box-sizing: border-box; }
         html { -webkit-text-size-adjust: 100%; }
-        body { margin: 0 auto; padding: 2.5rem 1.5rem 3rem; max-width: 74rem; background: var(--page); color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+        body { margin: 0 auto; padding: 2.5rem 1.5rem 3rem; max-width: 76rem; background: var(--page); color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
         h1, h2, h3, p, dt, dd, li { overflow-wrap: anywhere; }
         h1 { margin: 0; font-size: 1.75rem; line-height: 1.25; font-weight: 650; letter-spacing: -.01em; }
         h2 { margin: 0 0 .4rem; font-size: 1.3rem; line-height: 1.3; font-weight: 650; }
@@ -54,10 +54,10 @@ internal static class ReportStyle
         .pt:hover path, .pt:focus path, .pt.hit path { stroke: var(--ink); stroke-width: 2.6; }
         .key { width: 14px; height: 14px; flex: none; vertical-align: -2px; }
         .key.wide { width: 28px; }
-        table { border-collapse: collapse; width: 100%; margin-top: 1.5rem; font-size: .87rem; font-variant-numeric: tabular-nums; }
+        table { border-collapse: collapse; width: 100%; margin-top: 1.5rem; font-size: .82rem; font-variant-numeric: tabular-nums; }
         caption { white-space: normal; padding-bottom: .4rem; text-align: left; color: var(--muted); }
         caption > span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2rem); }
-        th, td { padding: .34rem .55rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--faint); }
+        th, td { padding: .34rem .4rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--faint); }
         thead th { vertical-align: bottom; white-space: normal; font-weight: 600; border-bottom: 1px solid var(--muted); }
         th:first-child { padding-left: 2px; }
         td:last-child, thead th:last-child { padding-right: 2px; }
@@ -75,7 +75,7 @@ internal static class ReportStyle
         .se { color: var(--muted); font-size: .93em; }
         strong { font-weight: 700; }
         .tag, .state { display: inline-block; padding: 0 .4em; border: 1px solid var(--line); border-radius: 3px; font-size: .85em; line-height: 1.4; }
-        .tag { margin-left: .25em; color: var(--muted); }
+        .tag { margin-left: .1em; padding: 0 .25em; color: var(--muted); }
         .state { font-weight: 400; }
         .s-done { border-color: transparent; padding: 0; font-size: inherit; }
         .s-rejected, .s-failed { color: var(--bad); border-color: currentColor; }
@@ -103,7 +103,11 @@ internal static class ReportStyle
           .scroll { overflow: visible; }
           .plot { min-width: 0; }
           table { font-size: 7pt; }
-          th, td { padding: .2rem .25rem; }
+          th, td { padding: .15rem .22rem; }
+          td .se { display: block; }
+          td:last-child { white-space: normal; }
+          tbody .key { width: 9px; height: 9px; }
+          .legend, figcaption, footer { font-size: 8.5pt; }
           figure, tr, .messages div, footer div { break-inside: avoid; }
           h2, h3, figcaption, caption { break-after: avoid; }
           section + section { break-before: page; }
