@@ -21,7 +21,7 @@ public sealed record BatchStatus(int Total, int Done, int Failed, int Rejected, 
 {
     /// <summary>The items as the report takes them.</summary>
     public IReadOnlyList<BatchRow> Rows() => [.. Items.Select(item => new BatchRow(
-        item.Model, item.Name, item.Scheme, item.State, item.Bytes, item.BitsPerWeight, item.Perplexity, item.BasePerplexity, item.PerplexityRatio, item.PerplexityStandardError, item.MeanKld, item.MeanKldStandardError, item.KldP99, item.TopTokenAgreement, item.Seconds, item.Method, item.Message))];
+        Path.IsPathRooted(item.Model) ? Path.GetFileName(Path.TrimEndingDirectorySeparator(item.Model)) : item.Model, item.Name, item.Scheme, item.State, item.Bytes, item.BitsPerWeight, item.Perplexity, item.BasePerplexity, item.PerplexityRatio, item.PerplexityStandardError, item.MeanKld, item.MeanKldStandardError, item.KldP99, item.TopTokenAgreement, item.Seconds, item.Method, item.Message))];
 
     /// <summary>Reads it off receipts, failures and leases.</summary>
     public static BatchStatus Of(BatchManifest manifest, string folderPath, IFileLayer files)
