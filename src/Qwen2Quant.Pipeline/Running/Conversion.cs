@@ -82,7 +82,7 @@ public sealed class Conversion : IDisposable
         }
         catch (Exception error) when (IsResumable(error))
         {
-            _context.Events.Report(new QuantEvent("kept", $"what is done of the output is kept in {TextEscape.Escape(work.Path)}; --resume goes on there"));
+            _context.Events.Report(new QuantEvent("kept", string.Create(CultureInfo.InvariantCulture, $"what is done of the {_plan.ByteLength} bytes of the output is kept beside it ({TextEscape.Escape(Path.GetFileName(work.Path))}); --resume goes on there{Free()}")));
             throw;
         }
         catch
@@ -120,6 +120,18 @@ public sealed class Conversion : IDisposable
     }
 
     public void Dispose() => _solving?.Dispose();
+
+    private string Free()
+    {
+        try
+        {
+            return string.Create(CultureInfo.InvariantCulture, $"; {_context.Files.FreeBytes(_plan.Target)} bytes are free");
+        }
+        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
+        {
+            return "";
+        }
+    }
 
     /// <summary>False for what a run with equal settings would fail by again.</summary>
     private static bool IsResumable(Exception error) => error is not QuantException { Kind: ErrorKind.InvalidInput or ErrorKind.Unsupported or ErrorKind.Numeric or ErrorKind.Substitution or ErrorKind.Usage };

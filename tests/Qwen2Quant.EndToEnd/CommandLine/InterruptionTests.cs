@@ -84,7 +84,39 @@ public sealed partial class InterruptionTests(LargeModel model, ITestOutputHelpe
         Assert.True(partial > 0, "no run was killed while it wrote");
         convert.Run().Expect(0);
         Assert.True(File.ReadAllBytes(output).AsSpan().SequenceEqual(expected));
-        Assert.Equal([], Directory.GetFiles(_folder.Path, ".*"));
+        Assert.Equal([], Directory.GetFileSystemEntries(_folder.Path, ".*"));
+    }
+
+    /// <summary>Runs are killed and taken up until one ends: the output is that of an undisturbed run, whatever the method.</summary>
+    [Theory]
+    [InlineData("gguf:Q5_1", "rtn", "m.gguf")]
+    [InlineData("gptq:w4g128", "awq+gptq", "m")]
+    public void KilledRunsAreTakenUp(string scheme, string method, string name)
+    {
+        const int runs = 12, seed = 20261125;
+        string[] calibration = method == "rtn" ? [] : ["--samples", "2", "--context", "64", "--effort", "fast"];
+        string whole = Path.Combine(Directory.CreateDirectory(_folder.File("whole")).FullName, name), output = _folder.File(name);
+        CliCommand Of(string path) => new(["quantize", model.SmallPath, "--to", scheme, "--method", method, "--out", path, "--threads", "1", "--quiet", "--resume", .. calibration]) { Environment = new Dictionary<string, string> { ["QWEN2QUANT_SIMD"] = "256" } };
+        Stopwatch watch = Stopwatch.StartNew();
+        Of(whole).Run().Expect(0);
+        double milliseconds = watch.Elapsed.TotalMilliseconds;
+        Random random = new(seed);
+        int killed = 0;
+        for (; killed < runs && !(File.Exists(output) || Directory.Exists(output)); killed++)
+        {
+            using Process process = Of(output).Start();
+            _ = process.StandardOutput.ReadToEndAsync();
+            _ = process.StandardError.ReadToEndAsync();
+            process.WaitForExit((int)(milliseconds * (0.3 + (0.5 * random.NextDouble()))));
+            process.Kill();
+            process.WaitForExit();
+        }
+
+        Of(output).Run().Expect(0);
+        print.WriteLine($"seed {seed}: {killed} runs of {milliseconds:F0} ms killed");
+        string[] files = File.Exists(whole) ? [whole] : [.. Directory.GetFiles(whole).Where(file => !file.EndsWith("qwen2quant.json", StringComparison.Ordinal))];
+        Assert.All(files, file => Assert.Equal(File.ReadAllBytes(file), File.ReadAllBytes(file.Replace(whole, output, StringComparison.Ordinal))));
+        Assert.Equal([], Directory.GetFileSystemEntries(_folder.Path, ".*"));
     }
 
     /// <summary>States that do not fit in memory go to a file without a name: not even a killed run leaves it.</summary>
