@@ -46,6 +46,8 @@ internal sealed class BatchFolder(IFileLayer files, string path)
         foreach (string folder in (string[])[path, Work, Receipts, Failures, Placing, Leases, Path.Combine(Work, "statistics"), Path.Combine(Work, "built")]) Guard(folder, () => files.CreateDirectory(folder));
     }
 
+    public void CreateBuilt(BatchItem item) => Guard(BuiltFolder(item), () => files.CreateDirectory(BuiltFolder(item)));
+
     public IReadOnlySet<string> TasksWithReceipt() => Names(Receipts);
 
     public IReadOnlySet<string> TasksWithFailure() => Names(Failures);

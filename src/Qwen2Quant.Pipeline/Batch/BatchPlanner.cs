@@ -57,6 +57,10 @@ public sealed class BatchPlanner(string jobsPath, string target, bool force, Run
     internal static QualityGate GateOf(IReadOnlyDictionary<string, double>? failAbove, IReadOnlyDictionary<string, double>? failBelow) =>
         QualityGate.Parse(Texts(failAbove), Texts(failBelow));
 
+    /// <summary>Equal when an output is measured alike and held to the same limits.</summary>
+    internal static string MeasurementId(EvaluationText text, BatchValidation validate, IReadOnlyDictionary<string, double>? failAbove, IReadOnlyDictionary<string, double>? failBelow) =>
+        RunSettings.Hash($"{text.Text} {validate with { Text = "" }} {string.Join(' ', Texts(failAbove))} | {string.Join(' ', Texts(failBelow))}")[..8];
+
     private static IEnumerable<string> Texts(IReadOnlyDictionary<string, double>? limits) => (limits ?? new Dictionary<string, double>()).Select(limit => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{limit.Key}={limit.Value:R}"));
 
     private void Try(Action action)
@@ -104,8 +108,7 @@ public sealed class BatchPlanner(string jobsPath, string target, bool force, Run
         if (job.Validate is { } validate)
         {
             EvaluationText text = EvaluationText.Load(_files, Resolved(validate.Text)!, Stream.Null);
-            string measure = RunSettings.Hash($"{text.Text} {validate} {string.Join(' ', Texts(job.FailAbove))} | {string.Join(' ', Texts(job.FailBelow))}")[..8];
-            tasks.Add(Task($"{id}-prove-{measure}", BatchStage.Prove, [tasks[^1]], 0, 1, estimate.ProveMemoryBytes, estimate.ProveSeconds));
+            tasks.Add(Task($"{id}-prove-{MeasurementId(text, validate, job.FailAbove, job.FailBelow)}", BatchStage.Prove, [tasks[^1]], 0, 1, estimate.ProveMemoryBytes, estimate.ProveSeconds));
         }
 
         CheckOutput(output, tasks[^1]);

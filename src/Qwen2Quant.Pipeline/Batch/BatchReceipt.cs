@@ -32,9 +32,3 @@ public sealed record BatchReceipt(string Task, BatchStage Stage, IReadOnlyList<B
 
 /// <summary>Says why a task cannot be done; until somebody asks for it, it is not tried again.</summary>
 public sealed record BatchFailure(string Task, string Kind, string Message, string Worker);
-
-/// <summary>What a lease file says of its owner.</summary>
-/// <param name="Owner">One run of one worker.</param>
-/// <param name="Machine">Host name and start of the system.</param>
-/// <param name="Beat">Counts up while it lives.</param>
-public sealed record LeaseContent(string Owner, string Machine, int ProcessId, long Beat);

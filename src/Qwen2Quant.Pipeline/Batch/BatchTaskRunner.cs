@@ -38,7 +38,7 @@ internal sealed class BatchTaskRunner(BatchManifest manifest, BatchFolder folder
         if (folder.Placed(task.Id) is { } placed) return placed;
         bool isLast = item.Tasks[^1] == task.Id;
         if (item.Statistics is { } id) RequireStatistics(manifest.StatisticsOf(id), context);
-        context.Files.CreateDirectory(folder.BuiltFolder(item));
+        folder.CreateBuilt(item);
         using QuantizationRequest request = BatchItemRun.Open(manifest, item, folder, context);
         if (task.Parts > 1)
         {
@@ -52,6 +52,11 @@ internal sealed class BatchTaskRunner(BatchManifest manifest, BatchFolder folder
         if (task.Stage == BatchStage.Prove)
         {
             EvaluationText text = EvaluationText.Load(context.Files, item.Validate!.Text, Stream.Null);
+            if (!task.Id.EndsWith(BatchPlanner.MeasurementId(text, item.Validate, item.FailAbove, item.FailBelow), StringComparison.Ordinal))
+            {
+                throw new QuantException(ErrorKind.InvalidInput, "the measurement is not what was planned") { Rule = BatchRules.SameWork, Path = item.Validate.Text, Found = "another text, or other limits", Remedy = "Plan the batch again with `batch plan`." };
+            }
+
             report = request.Prove(report, text, item.Validate.Windows());
             measured = measured.With(report.Validation!);
             broken = [.. BatchPlanner.GateOf(item.FailAbove, item.FailBelow).Evaluate(report.Validation).Select(violation => violation.ToString())];

@@ -15,13 +15,14 @@ public sealed record BatchWorkOptions(int? Index = null, int Slots = 1, bool Ret
 /// <param name="log">Takes one line about each task.</param>
 public sealed class BatchWorker(BatchManifest manifest, string folderPath, BatchWorkOptions options, RunContext context, Action<string> log)
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan ShortestWait = TimeSpan.FromMilliseconds(100), LongestWait = TimeSpan.FromSeconds(2);
 
     private readonly BatchFolder _folder = new(context.Files, folderPath);
     private readonly string _worker = $"{Environment.MachineName} {Environment.ProcessId}";
     private readonly Dictionary<string, Slot> _running = new(StringComparer.Ordinal);
     private readonly HashSet<string> _checked = new(StringComparer.Ordinal);
     private readonly HashSet<string> _retried = new(StringComparer.Ordinal);
+    private TimeSpan _wait = ShortestWait;
 
     private BatchManifest Manifest => manifest;
 
@@ -86,14 +87,16 @@ public sealed class BatchWorker(BatchManifest manifest, string folderPath, Batch
             began = true;
         }
 
-        if (!began) Wait(cancellation);
+        if (began) _wait = ShortestWait;
+        else Wait(cancellation);
         return true;
     }
 
+    /// <summary>Waits for a task of its own to end, or for what others are at; the longer the less happens.</summary>
     private void Wait(CancellationToken cancellation)
     {
-        if (_running.Count > 0) Task.WaitAny([.. _running.Values.Select(slot => slot.Work)], (int)Patience.TotalMilliseconds, CancellationToken.None);
-        else cancellation.WaitHandle.WaitOne(Patience);
+        if (_running.Count == 0 ? cancellation.WaitHandle.WaitOne(_wait) : Task.WaitAny([.. _running.Values.Select(slot => slot.Work)], _wait) >= 0) return;
+        _wait = _wait * 2 > LongestWait ? LongestWait : _wait * 2;
     }
 
     /// <summary>Tasks with a receipt whose files are there; a receipt without them is forgotten.</summary>
@@ -177,9 +180,9 @@ public sealed class BatchWorker(BatchManifest manifest, string folderPath, Batch
             }
 
             Exception error = Work.Exception!.InnerException!;
-            // Another worker may have been at the same task, and have moved its files on.
-            if (_owner._folder.Receipt(Task.Id) is not null) return;
-            if (error is OperationCanceledException or QuantException { Kind: ErrorKind.Resource or ErrorKind.Busy }) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(error);
+            // Another worker may have been at the same task, and have moved its files on; or it still holds them, and this one looks again later.
+            if (error is QuantException { Kind: ErrorKind.Busy } || _owner._folder.Receipt(Task.Id) is not null) return;
+            if (error is OperationCanceledException or QuantException { Kind: ErrorKind.Resource }) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(error);
             _owner._folder.Write(new BatchFailure(Task.Id, error is QuantException known ? known.Kind.ToString() : "internal error", error.Message, _owner._worker));
             _owner.Say(Task, $"failed: {error.Message}");
         }

@@ -6,6 +6,12 @@ using Qwen2Quant.Core.Files;
 
 namespace Qwen2Quant.Pipeline.Batch;
 
+/// <summary>What a lease file says of its owner.</summary>
+/// <param name="Owner">One run of one worker.</param>
+/// <param name="Machine">Host name and start of the system.</param>
+/// <param name="Beat">Counts up while it lives.</param>
+public sealed record LeaseContent(string Owner, string Machine, int ProcessId, long Beat);
+
 /// <summary>
 /// The claims of one worker on tasks: a file each, created exclusively, held open, its beat counted up while the worker lives. A claim of this machine whose file nobody holds is
 /// dead at once; one of another machine when its beat has stood still for the length of a lease, by this worker's own clock. A dead claim is taken by renaming its file, which

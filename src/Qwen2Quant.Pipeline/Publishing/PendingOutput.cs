@@ -237,6 +237,18 @@ public sealed class PendingOutput : IDisposable
         output.Publish();
     }
 
+    /// <summary>Writes a small file whole or not at all, but for a power cut, after which it may be missing or empty: for what can be made again.</summary>
+    public static void WriteSmallFile(IFileLayer files, string target, ReadOnlyMemory<byte> bytes)
+    {
+        string temporary = TemporaryPathOf(target);
+        Guard(temporary, () =>
+        {
+            files.Delete(temporary);
+            using (IWriteFile file = files.Create(temporary, bytes.Length)) file.Write(0, bytes.Span);
+            files.Rename(temporary, target, overwrite: true);
+        });
+    }
+
     public void Dispose()
     {
         Close();

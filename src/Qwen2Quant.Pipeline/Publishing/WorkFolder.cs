@@ -74,7 +74,7 @@ internal sealed class WorkFolder : IDisposable
             }
 
             held = files.TryLock(System.IO.Path.Combine(path, $"{LockPrefix}{part ?? 0}")) ?? throw Busy(target);
-            if (!keeps) PendingOutput.PublishSmallFile(files, settingsPath, JsonSerializer.SerializeToUtf8Bytes(settings, ReportJson.Default.IReadOnlyDictionaryStringString));
+            if (!keeps) PendingOutput.WriteSmallFile(files, settingsPath, JsonSerializer.SerializeToUtf8Bytes(settings, ReportJson.Default.IReadOnlyDictionaryStringString));
             return new WorkFolder(files, path, held) { IsResumed = keeps, IsRestarted = exists && !keeps && part is null };
         }
         catch (Exception error)

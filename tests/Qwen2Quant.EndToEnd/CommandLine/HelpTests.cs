@@ -5,7 +5,7 @@ namespace Qwen2Quant.EndToEnd.CommandLine;
 /// <summary>Help, completion and version.</summary>
 public sealed class HelpTests
 {
-    private static readonly string[] Known = ["inspect", "convert", "quantize", "calibrate", "perplexity", "compare", "verify", "merge", "split", "dequantize", "repack", "pad", "generate", "tokenize", "types", "completion"];
+    private static readonly string[] Known = ["inspect", "convert", "quantize", "calibrate", "perplexity", "compare", "verify", "merge", "split", "dequantize", "repack", "pad", "generate", "tokenize", "types", "bench", "batch", "completion"];
 
     [Fact]
     public void HelpOfEveryVerbEndsWithExamplesOfIt()
@@ -21,6 +21,16 @@ public sealed class HelpTests
             Assert.InRange(examples, 1, lines.Length - 2);
             Assert.All(lines[(examples + 1)..], line => Assert.StartsWith($"  qwen2quant {verb}", line, StringComparison.Ordinal));
             Assert.Contains("--json", help.Output, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public void HelpOfThePartsOfAVerbIsTheirs()
+    {
+        foreach (string part in (string[])["plan", "work", "status", "merge", "report"])
+        {
+            CliResult help = CliCommand.Succeed("batch", part, "--help");
+            Assert.Contains($"Examples:\n  qwen2quant batch {part} ", help.Output.ReplaceLineEndings("\n"), StringComparison.Ordinal);
         }
     }
 

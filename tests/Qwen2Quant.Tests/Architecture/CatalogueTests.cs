@@ -22,7 +22,7 @@ public sealed class CatalogueTests
         RootCommand root = [];
         new CommonOptions().AddTo(root);
         foreach (Func<VerbRunner, Command> create in VerbCatalog.All) root.Subcommands.Add(create((_, _) => 0));
-        foreach (Verb verb in root.Subcommands.Cast<Verb>())
+        foreach (Verb verb in root.Subcommands.Concat(root.Subcommands.SelectMany(verb => verb.Subcommands)).Cast<Verb>())
         {
             Assert.NotEmpty(verb.Description!);
             Assert.NotEmpty(verb.Examples);

@@ -75,6 +75,27 @@ public sealed class BatchTests : IDisposable
         Assert.All(statistics, name => Assert.Equal(File.ReadAllBytes(Out("work/statistics/" + name)), File.ReadAllBytes(_folder.File("many/work/statistics/" + name))));
     }
 
+    /// <summary>Tasks run side by side as far as memory goes.</summary>
+    [Theory]
+    [InlineData(1_000_000_000_000, 3, 3)]
+    [InlineData(1_000_000_000_000, 1, 1)]
+    [InlineData(1_000_000, 3, 1)]
+    public void MemoryBoundsTheTasksAtOnce(long memoryBytes, int slots, int most)
+    {
+        BatchManifest manifest = Plan("""{ "models": ["builtin:tiny"], "schemes": ["gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_0", "gguf:Q4_0", "gguf:Q4_K_M", "gguf:IQ3_S"] }""", "out");
+        FaultyFileLayer files = new(DiskFileLayer.Instance, int.MaxValue, Fault.NoSpace);
+        Assert.Equal(6, Work("out", new BatchWorkOptions(Slots: slots), new RunContext { Files = files, MemoryBytes = memoryBytes }).Done);
+        HashSet<string> tasks = [.. manifest.Tasks.Select(task => task.Id)];
+        int held = 0, peak = 0;
+        foreach (string[] call in files.Log.Select(call => call.Split(' ')).Where(call => tasks.Contains(call[^1])))
+        {
+            held += call[1] switch { "create" => 1, "delete" => -1, _ => 0 };
+            peak = Math.Max(peak, held);
+        }
+
+        Assert.Equal((0, most), (held, peak));
+    }
+
     [Fact]
     public void WhatIsDamagedIsMadeAgain()
     {
@@ -103,7 +124,7 @@ public sealed class BatchTests : IDisposable
         Work("out");
         Dictionary<string, string> expected = Outputs("out");
         int stopped = 0;
-        for (int call = 0; ; call += 5)
+        for (int call = 0; ; call += 3)
         {
             string name = $"try{call}";
             Plan(jobs, name);
