@@ -240,10 +240,10 @@ public sealed class PendingOutput : IDisposable
     /// <summary>Writes a small file whole or not at all, but for a power cut, after which it may be missing or empty: for what can be made again.</summary>
     public static void WriteSmallFile(IFileLayer files, string target, ReadOnlyMemory<byte> bytes)
     {
-        string temporary = TemporaryPathOf(target);
+        // Runs that share the work may write the same file at once.
+        string temporary = TemporaryPathOf($"{target}.{Guid.NewGuid():N}");
         Guard(temporary, () =>
         {
-            files.Delete(temporary);
             using (IWriteFile file = files.Create(temporary, bytes.Length)) file.Write(0, bytes.Span);
             files.Rename(temporary, target, overwrite: true);
         });

@@ -150,7 +150,7 @@ public sealed class QuantizationRequest : IDisposable
         _context.Events.Report(new QuantEvent("calibrated", string.Create(
             CultureInfo.InvariantCulture,
             $"importance collected on {perplexity.Chunks} windows of {perplexity.Context} tokens of {TextEscape.Escape(_text!.Name)}, perplexity {perplexity.Perplexity:0.0000}; `calibrate` keeps it in a file")));
-        PendingOutput.PublishSmallFile(_context.Files, path, ImatrixWriter.Write(imatrix, ImatrixFormat.Gguf, ImportanceFile));
+        PendingOutput.WriteSmallFile(_context.Files, path, ImatrixWriter.Write(imatrix, ImatrixFormat.Gguf, ImportanceFile));
         return CreateImportance(imatrix, null, _choices.Strict);
     }
 
@@ -166,7 +166,7 @@ public sealed class QuantizationRequest : IDisposable
 
         IReadOnlyDictionary<LinearInput, float> largest = DiagonalCalibration.CollectLargest(Source, _text!, MethodChoice.Windows(_choices), _context);
         float[] values = [.. inputs.Select(input => largest.GetValueOrDefault(input))];
-        PendingOutput.PublishSmallFile(_context.Files, path, JsonSerializer.SerializeToUtf8Bytes(values, LargestJson.Default.SingleArray));
+        PendingOutput.WriteSmallFile(_context.Files, path, JsonSerializer.SerializeToUtf8Bytes(values, LargestJson.Default.SingleArray));
         return ByInput(values);
 
         // An input that no token reached has no entry.

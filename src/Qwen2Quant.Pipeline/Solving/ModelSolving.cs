@@ -129,12 +129,21 @@ internal abstract class ModelSolving : IDisposable
         {
             Context.Cancellation.ThrowIfCancellationRequested();
             SolvedTarget[] sharing = [.. group];
+            if (Array.TrueForAll(sharing, target => solved.Find(target.Tensor.Name) is not null))
+            {
+                // An earlier run solved them.
+                foreach (SolvedTarget target in sharing) yield return target;
+                continue;
+            }
+
             foreach ((SolvedTarget target, SolvedPart part, byte[] bytes) in solver.Solve(sharing, take(group.Key, (int)sharing[0].Source.Shape.RowLength), errorOf(group.Key), group.Key.Expert >= 0 ? evenTokens : 0))
             {
                 solved.Add(part, target.Type, target.Source.Shape, bytes);
                 yield return target;
                 if (part.Solver == LayerSolver.FewTokensFallback) starved.Add($"{target.Tensor.Name} ({part.TokensSeen})");
             }
+
+            solved.Keep();
         }
 
         ReportStarved(starved);

@@ -69,7 +69,7 @@ internal sealed class SequentialSolving : ModelSolving
             SolvedTarget[] targets = [.. ByLayer[layer]];
             if (targets.Length == 0 || Begin(solved, layer, targets))
             {
-                Rescaling.Apply(layer, solved.Folds, targets, pass);
+                Rescaling.Apply(layer, solved.Folds ?? [], targets, pass);
                 foreach (SolvedTarget target in targets) Replace(layer, target);
                 pass.RunLayer(layer, null, Advance, Context.Cancellation);
                 original?.RunLayer(layer, null, null, Context.Cancellation);
@@ -80,22 +80,20 @@ internal sealed class SequentialSolving : ModelSolving
             if (Rescales)
             {
                 pass.ShowLayer(layer, grams, Job.AllExperts, Context.Cancellation);
-                solved.Folds = Rescaling.Find(layer, targets, grams.Find, grams.Largest, LayerSolver.LeastShare * EvenTokens(total));
-                Rescaling.Apply(layer, solved.Folds, targets, pass);
+                if (solved.Folds is null) solved.Keep(Rescaling.Find(layer, targets, grams.Find, grams.Largest, LayerSolver.LeastShare * EvenTokens(total)));
+                Rescaling.Apply(layer, solved.Folds!, targets, pass);
             }
 
             if (!Job.Method.Compensates)
             {
                 foreach (SolvedTarget target in Solve(solver, solved, targets, (input, _) => Rescaling.Rescale(input, grams.Take(input)), _ => null, total)) Replace(layer, target);
                 pass.RunLayer(layer, null, Advance, Context.Cancellation);
-                solved.Finish();
                 return;
             }
 
             grams.Clear();
             InputErrorCollector? errors = original is null ? null : new InputErrorCollector(Rescaling.Divisors, Team, Times);
             pass.RunLayerByInputs(layer, grams, SolveStage, Job.AllExperts, Advance, errors is null ? null : (original!, errors), Context.Cancellation);
-            solved.Finish();
 
             void SolveStage(LinearInputKind kind)
             {

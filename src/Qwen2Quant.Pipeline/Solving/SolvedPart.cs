@@ -11,7 +11,7 @@ namespace Qwen2Quant.Pipeline.Solving;
 /// <param name="Before">Error of plain rounding with the diagonal as importance, under the Hessian.</param>
 /// <param name="After">Error of what was chosen.</param>
 /// <param name="Square">Of zeros.</param>
-/// <param name="ByteOffset">In the file of its layer.</param>
+/// <param name="ByteOffset">In the file of its group.</param>
 /// <param name="ColumnOrder">The column of the matrix at each place of its rows; null where they lie in their order.</param>
 internal sealed record SolvedPart(
     string Name, string Solver, double? Damping, long TokensSeen, double Before, double After, double Square, ErrorSumsRecord Sums, long ByteOffset, long ByteLength, int[]? ColumnOrder = null)
@@ -35,11 +35,11 @@ internal sealed record ErrorSumsRecord(double SquaredError, double SquaredValue,
     public static ErrorSumsRecord Of(ErrorSums sums) => new(sums.SquaredError, sums.SquaredValue, sums.ValueCount);
 }
 
-/// <summary>The matrices of a layer in the order of their bytes.</summary>
+/// <summary>The matrices of one input in the order of their bytes.</summary>
 /// <param name="Checksum">Of all bytes.</param>
-/// <param name="Folds">The scales that were folded into the layer before.</param>
-internal sealed record SolvedLayer(IReadOnlyList<SolvedPart> Parts, ulong Checksum, IReadOnlyList<FoldedScales> Folds);
+internal sealed record SolvedGroup(IReadOnlyList<SolvedPart> Parts, ulong Checksum);
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
-[JsonSerializable(typeof(SolvedLayer))]
+[JsonSerializable(typeof(SolvedGroup))]
+[JsonSerializable(typeof(IReadOnlyList<FoldedScales>))]
 internal sealed partial class SolvingJson : JsonSerializerContext;

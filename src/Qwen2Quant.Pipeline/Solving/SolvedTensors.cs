@@ -12,8 +12,8 @@ using Qwen2Quant.Quantization;
 namespace Qwen2Quant.Pipeline.Solving;
 
 /// <summary>
-/// The encoded matrices of a run that goes layer by layer, in the <see cref="WorkFolder"/> of its output: a file for each layer with their bytes, and one that says what they
-/// are, written last. As a source it gives what was encoded.
+/// The encoded matrices of a run that goes layer by layer, in the <see cref="WorkFolder"/> of its output: for the matrices of one input a file with their bytes and one that says
+/// what they are, written last; and the scales that were folded into a layer. Files are not flushed: checksums tell what a power cut took. As a source it gives what was encoded.
 /// </summary>
 internal sealed class SolvedTensors : ITensorSource
 {
@@ -23,8 +23,9 @@ internal sealed class SolvedTensors : ITensorSource
     private readonly string _folder;
     private readonly Dictionary<string, (SolvedPart Part, TensorEntry Entry)> _byName = new(StringComparer.Ordinal);
     private readonly List<TensorEntry> _entries = [];
-    private readonly Dictionary<int, IReadFile> _layers = [];
+    private readonly List<string> _paths = [];
     private readonly List<(SolvedPart Part, byte[] Bytes)> _pending = [];
+    private string[] _names = [];
     private int _layer;
 
     /// <param name="folder">An existing folder, which layers that an equal run solved may be in.</param>
@@ -81,31 +82,33 @@ internal sealed class SolvedTensors : ITensorSource
 
     public void ReadRaw(TensorEntry entry, long byteOffset, Span<byte> destination)
     {
-        if (_layers.TryGetValue(entry.FileIndex, out IReadFile? file)) file.ReadExactly(entry.ByteOffset + byteOffset, destination);
-        else _pending.Find(pending => pending.Part.Name == entry.Name).Bytes.AsSpan((int)byteOffset, destination.Length).CopyTo(destination);
+        if (entry.FileIndex == _paths.Count)
+        {
+            _pending.Find(pending => pending.Part.Name == entry.Name).Bytes.AsSpan((int)byteOffset, destination.Length).CopyTo(destination);
+            return;
+        }
+
+        // Not kept open: a mixture of experts has thousands.
+        using IReadFile file = _files.OpenTyped(_paths[entry.FileIndex]);
+        file.ReadExactly(entry.ByteOffset + byteOffset, destination);
     }
 
-    /// <summary>Begins a layer; its matrices are taken over when an earlier run finished it.</summary>
+    /// <summary>Begins a layer; what an earlier run solved of it is taken over.</summary>
     /// <param name="typeOf">The type and shape of each matrix that the layer must have.</param>
     /// <returns>True when there is nothing left to solve in it.</returns>
     public bool Begin(int layer, IReadOnlyDictionary<string, (ElementType Type, Shape Shape)> typeOf)
     {
         _layer = layer;
-        Folds = [];
-        string names = PathOf(layer, "json"), bytes = PathOf(layer, "bin");
-        if (!_files.FileExists(names) || !_files.FileExists(bytes)) return false;
-        SolvedLayer? solved = Read(_files, names, SolvingJson.Default.SolvedLayer);
-        IReadFile file = _files.OpenTyped(bytes);
-        if (solved is null || !IsWhole(solved, file, typeOf))
+        _names = [.. typeOf.Keys];
+        Folds = Read(_files, FoldsPath, SolvingJson.Default.IReadOnlyListFoldedScales);
+        for (int first = 0; first < _names.Length; first++)
         {
-            file.Dispose();
-            return false;
+            if (Read(_files, PathOf(first, "json"), SolvingJson.Default.SolvedGroup) is not { } group || !IsWhole(group, PathOf(first, "bin"), typeOf)) continue;
+            foreach (SolvedPart part in group.Parts) Register(part, typeOf[part.Name].Type, typeOf[part.Name].Shape);
+            _paths.Add(PathOf(first, "bin"));
         }
 
-        _layers.Add(layer, file);
-        Folds = solved.Folds;
-        foreach (SolvedPart part in solved.Parts) Register(part, typeOf[part.Name].Type, typeOf[part.Name].Shape);
-        return true;
+        return _names.All(_byName.ContainsKey);
     }
 
     /// <summary>Adds a matrix of the layer at work.</summary>
@@ -117,79 +120,80 @@ internal sealed class SolvedTensors : ITensorSource
         Register(part, type, shape);
     }
 
-    /// <summary>The scales that were folded into a layer, of the one at work or of one that an earlier run solved.</summary>
-    public IReadOnlyList<FoldedScales> Folds { get; set; } = [];
+    /// <summary>The scales that were folded into the layer at work; null while they are not known.</summary>
+    public IReadOnlyList<FoldedScales>? Folds { get; private set; }
 
-    /// <summary>Brings the layer to the disk.</summary>
+    /// <summary>Keeps scales that were found.</summary>
     /// <exception cref="QuantException">The disk fails.</exception>
-    public void Finish()
+    public void Keep(IReadOnlyList<FoldedScales> folds)
     {
-        string path = PathOf(_layer, "bin");
-        try
-        {
-            _files.Delete(path);
-            ulong[] sums = new ulong[_pending.Count];
-            using (IWriteFile file = _files.Create(path, _pending.Sum(pending => (long)pending.Bytes.Length)))
-            {
-                for (int i = 0; i < _pending.Count; i++)
-                {
-                    file.Write(_pending[i].Part.ByteOffset, _pending[i].Bytes);
-                    sums[i] = SlabChecksum.Compute(_pending[i].Bytes);
-                }
+        Folds = folds;
+        PendingOutput.WriteSmallFile(_files, FoldsPath, JsonSerializer.SerializeToUtf8Bytes(folds, SolvingJson.Default.IReadOnlyListFoldedScales));
+    }
 
-                file.FlushToDisk();
-            }
-
-            SolvedLayer layer = new([.. _pending.Select(pending => pending.Part)], Combine(sums), Folds);
-            PendingOutput.PublishSmallFile(_files, PathOf(_layer, "json"), JsonSerializer.SerializeToUtf8Bytes(layer, SolvingJson.Default.SolvedLayer));
-            _layers.Add(_layer, _files.OpenTyped(path));
-            _pending.Clear();
-        }
-        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
+    /// <summary>Keeps the matrices that were added.</summary>
+    /// <exception cref="QuantException">The disk fails.</exception>
+    public void Keep()
+    {
+        int first = Array.IndexOf(_names, _pending[0].Part.Name);
+        string path = PathOf(first, "bin");
+        byte[] bytes = new byte[_pending.Sum(pending => pending.Bytes.Length)];
+        ulong[] sums = new ulong[_pending.Count];
+        for (int i = 0; i < _pending.Count; i++)
         {
-            throw PendingOutput.Failed(path, error);
+            _pending[i].Bytes.CopyTo(bytes.AsSpan((int)_pending[i].Part.ByteOffset));
+            sums[i] = SlabChecksum.Compute(_pending[i].Bytes);
         }
+
+        PendingOutput.WriteSmallFile(_files, path, bytes);
+        SolvedGroup group = new([.. _pending.Select(pending => pending.Part)], Combine(sums));
+        PendingOutput.WriteSmallFile(_files, PathOf(first, "json"), JsonSerializer.SerializeToUtf8Bytes(group, SolvingJson.Default.SolvedGroup));
+        _paths.Add(path);
+        _pending.Clear();
     }
 
     public void Dispose()
     {
-        foreach (IReadFile file in _layers.Values) file.Dispose();
     }
 
-    private string PathOf(int layer, string extension) => Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"layer-{layer:00000}.{extension}"));
+    private string FoldsPath => Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"layer-{_layer:00000}-folds.json"));
+
+    /// <summary>Of the matrices of one input, which are named by the first of them.</summary>
+    private string PathOf(int first, string extension) => Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"layer-{_layer:00000}-{first:00000}.{extension}"));
 
     private void Register(SolvedPart part, ElementType type, Shape shape)
     {
-        TensorEntry entry = new(part.Name, type, shape, part.ByteOffset, _layer);
+        TensorEntry entry = new(part.Name, type, shape, part.ByteOffset, _paths.Count);
         _byName.Add(part.Name, (part, entry));
         _entries.Add(entry);
     }
 
     private static ulong Combine(ReadOnlySpan<ulong> sums) => SlabChecksum.Compute(System.Runtime.InteropServices.MemoryMarshal.AsBytes(sums));
 
-    /// <summary>Whether the layer has these matrices and no others, and its file the bytes that were written.</summary>
-    private static bool IsWhole(SolvedLayer solved, IReadFile file, IReadOnlyDictionary<string, (ElementType Type, Shape Shape)> typeOf)
+    /// <summary>Whether the matrices are of the layer, and their file has the bytes that were written.</summary>
+    private bool IsWhole(SolvedGroup group, string path, IReadOnlyDictionary<string, (ElementType Type, Shape Shape)> typeOf)
     {
-        if (solved.Parts.Count != typeOf.Count) return false;
-        ulong[] sums = new ulong[solved.Parts.Count];
+        if (!_files.FileExists(path)) return false;
+        using IReadFile file = _files.OpenTyped(path);
+        ulong[] sums = new ulong[group.Parts.Count];
         for (int i = 0; i < sums.Length; i++)
         {
-            SolvedPart part = solved.Parts[i];
-            if (!typeOf.TryGetValue(part.Name, out (ElementType Type, Shape Shape) expected) || expected.Type.ByteCount(expected.Shape.ValueCount) != part.ByteLength) return false;
+            SolvedPart part = group.Parts[i];
+            if (_byName.ContainsKey(part.Name) || !typeOf.TryGetValue(part.Name, out (ElementType Type, Shape Shape) expected) || expected.Type.ByteCount(expected.Shape.ValueCount) != part.ByteLength) return false;
             if (part.ByteOffset < 0 || part.ByteOffset > file.Length - part.ByteLength) return false;
             byte[] bytes = new byte[part.ByteLength];
             file.ReadExactly(part.ByteOffset, bytes);
             sums[i] = SlabChecksum.Compute(bytes);
         }
 
-        return Combine(sums) == solved.Checksum;
+        return Combine(sums) == group.Checksum;
     }
 
     private static T? Read<T>(IFileLayer files, string path, System.Text.Json.Serialization.Metadata.JsonTypeInfo<T> type) where T : class
     {
         try
         {
-            return JsonSerializer.Deserialize(files.ReadAllBytes(path, LargestJson), type);
+            return files.FileExists(path) ? JsonSerializer.Deserialize(files.ReadAllBytes(path, LargestJson), type) : null;
         }
         catch (JsonException)
         {

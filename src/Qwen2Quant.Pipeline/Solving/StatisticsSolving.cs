@@ -49,19 +49,11 @@ internal sealed class StatisticsSolving : ModelSolving
         foreach (IGrouping<int, SolvedTarget> layer in ByLayer.OrderBy(layer => layer.Key).Where(layer => share is null || share.Takes(layer.Key)))
         {
             SolvedTarget[] targets = [.. layer];
-            if (Begin(solved, layer.Key, targets))
+            bool isDone = Begin(solved, layer.Key, targets);
+            if (!isDone && Rescales && solved.Folds is null) solved.Keep(Rescaling.Find(layer.Key, targets, input => Read(input, WidthOf(input)), _ => null, LayerSolver.LeastShare * EvenTokens(tokens)));
+            Rescaling.Apply(layer.Key, solved.Folds ?? [], targets, null);
+            foreach (SolvedTarget _ in isDone ? [] : Solve(solver, solved, targets, (input, width) => Rescaling.Rescale(input, Read(input, width)), _ => null, tokens))
             {
-                Rescaling.Apply(layer.Key, solved.Folds, targets, null);
-            }
-            else
-            {
-                if (Rescales) solved.Folds = Rescaling.Find(layer.Key, targets, input => Read(input, WidthOf(input)), _ => null, LayerSolver.LeastShare * EvenTokens(tokens));
-                Rescaling.Apply(layer.Key, solved.Folds, targets, null);
-                foreach (SolvedTarget _ in Solve(solver, solved, targets, (input, width) => Rescaling.Rescale(input, Read(input, width)), _ => null, tokens))
-                {
-                }
-
-                solved.Finish();
             }
 
             progress.Advance(1);

@@ -124,7 +124,7 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
         CliCommand command = new([.. arguments, output]);
         using Process process = command.Start();
         Task<string> text = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
-        while (!process.HasExited && !File.Exists(Path.Combine(work, "layer-00001.json"))) Thread.Sleep(5);
+        while (!process.HasExited && !File.Exists(Path.Combine(work, "layer-00001-00000.json"))) Thread.Sleep(5);
         Assert.False(process.HasExited, "it ended before it could be stopped");
         Assert.Equal(0, Kill(process.Id, signal));
         command.Finish(process, text, error).Expect(exitCode);
@@ -132,9 +132,9 @@ public sealed partial class GptqTests(ITestOutputHelper print) : IDisposable
 
         CliResult other = new CliCommand([.. arguments, output, "--resume", "--damping", "0.02"]).Run().Expect(2);
         Assert.Contains("damping 0.01 instead of 0.02", other.Error, StringComparison.Ordinal);
-        DateTime first = File.GetLastWriteTimeUtc(Path.Combine(work, "layer-00000.json"));
+        DateTime first = File.GetLastWriteTimeUtc(Path.Combine(work, "layer-00000-00000.json"));
         // A layer whose bytes were lost is solved again.
-        File.WriteAllBytes(Path.Combine(work, "layer-00001.bin"), new byte[64]);
+        File.WriteAllBytes(Path.Combine(work, "layer-00001-00000.bin"), new byte[64]);
         Assert.True(first < DateTime.UtcNow);
         CliCommand.Succeed([.. arguments, output, "--resume"]);
         Assert.Equal(File.ReadAllBytes(whole), File.ReadAllBytes(output));
