@@ -3,9 +3,8 @@ using Qwen2Quant.Cli.Output;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Formats.Gguf;
 using Qwen2Quant.Formats.Packed;
-using Qwen2Quant.Pipeline.Recipes;
-
 using Qwen2Quant.Pipeline.Quantizing;
+using Qwen2Quant.Pipeline.Recipes;
 
 namespace Qwen2Quant.Cli.Verbs;
 

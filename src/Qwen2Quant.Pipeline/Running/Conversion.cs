@@ -33,6 +33,8 @@ public sealed record ConversionOptions(string Scheme, bool Force = false, bool S
 /// <summary>Runs a planned conversion from the opened source to the published, verified output.</summary>
 public sealed class Conversion : IDisposable
 {
+    private const string ReportName = "qwen2quant.json";
+
     private readonly Stopwatch _watch = Stopwatch.StartNew();
     private readonly Checkpoint _source;
     private readonly ConversionOptions _options;
@@ -51,8 +53,6 @@ public sealed class Conversion : IDisposable
 
     /// <summary>Path of the report of an output.</summary>
     public static string ReportPath(ConversionPlan plan) => plan.IsFolder ? Path.Combine(plan.Target, ReportName) : plan.Target + "." + ReportName;
-
-    private const string ReportName = "qwen2quant.json";
 
     /// <exception cref="QuantException">The plan is refused, the source is bad, the disk fails, or the output does not verify; nothing is then published.</exception>
     public ConversionReport Run()
