@@ -14,8 +14,6 @@ internal sealed class BatchFolder(IFileLayer files, string path)
 {
     public const string WorkName = "work";
 
-    private const long LargestJson = 64L << 20;
-
     private string Work => Path.Combine(path, WorkName);
     private string Receipts => Path.Combine(Work, "receipts");
     private string Failures => Path.Combine(Work, "failures");
@@ -43,10 +41,10 @@ internal sealed class BatchFolder(IFileLayer files, string path)
 
     public void Create()
     {
-        foreach (string folder in (string[])[path, Work, Receipts, Failures, Placing, Leases, Path.Combine(Work, "statistics"), Path.Combine(Work, "built")]) Guard(folder, () => files.CreateDirectory(folder));
+        foreach (string folder in (string[])[path, Work, Receipts, Failures, Placing, Leases, Path.Combine(Work, "statistics"), Path.Combine(Work, "built")]) PendingOutput.Guard(folder, () => files.CreateDirectory(folder));
     }
 
-    public void CreateBuilt(BatchItem item) => Guard(BuiltFolder(item), () => files.CreateDirectory(BuiltFolder(item)));
+    public void CreateBuilt(BatchItem item) => PendingOutput.Guard(BuiltFolder(item), () => files.CreateDirectory(BuiltFolder(item)));
 
     public IReadOnlySet<string> TasksWithReceipt() => Names(Receipts);
 
@@ -64,7 +62,7 @@ internal sealed class BatchFolder(IFileLayer files, string path)
 
     public void Forget(string task)
     {
-        foreach (string folder in (string[])[Receipts, Failures, Placing]) Guard(folder, () => files.Delete(Path.Combine(folder, task + ".json")));
+        foreach (string folder in (string[])[Receipts, Failures, Placing]) PendingOutput.Guard(folder, () => files.Delete(Path.Combine(folder, task + ".json")));
     }
 
     /// <summary>A receipt whose files are on their way to their places.</summary>
@@ -75,7 +73,7 @@ internal sealed class BatchFolder(IFileLayer files, string path)
     {
         string note = Path.Combine(Placing, receipt.Task + ".json"), built = BuiltFolder(item);
         Write(note, receipt, BatchJson.Default.BatchReceipt);
-        Guard(built, () =>
+        PendingOutput.Guard(built, () =>
         {
             if (files.DirectoryExists(built))
             {
@@ -114,26 +112,14 @@ internal sealed class BatchFolder(IFileLayer files, string path)
     {
         try
         {
-            return files.FileExists(file) ? JsonSerializer.Deserialize(files.ReadAllBytes(file, LargestJson), type) : null;
+            return JsonFile.ReadOrNull(files, file, type);
         }
-        catch (Exception error) when (error is JsonException or QuantException { Kind: ErrorKind.InvalidInput })
+        catch (QuantException error) when (error.Kind == ErrorKind.InvalidInput)
         {
-            // Half written, or gone since: as if it were not there.
+            // Another worker took it away meanwhile.
             return null;
         }
     }
 
     private void Write<T>(string file, T document, JsonTypeInfo<T> type) => PendingOutput.PublishSmallFile(files, file, JsonSerializer.SerializeToUtf8Bytes(document, type));
-
-    private static void Guard(string place, Action action)
-    {
-        try
-        {
-            action();
-        }
-        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
-        {
-            throw PendingOutput.Failed(place, error);
-        }
-    }
 }

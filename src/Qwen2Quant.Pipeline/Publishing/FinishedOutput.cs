@@ -1,4 +1,3 @@
-using System.Text.Json;
 using Qwen2Quant.Core.Errors;
 using Qwen2Quant.Core.Files;
 using Qwen2Quant.Core.Tensors;
@@ -10,8 +9,6 @@ namespace Qwen2Quant.Pipeline.Publishing;
 /// <summary>What stands where an output is to be, and whether it is that output.</summary>
 internal sealed class FinishedOutput(IFileLayer files, ConversionPlan plan, string reportPath)
 {
-    private const long LargestReport = 1L << 30;
-
     /// <summary>The report of the output when it is there, whole, and was made with these settings; null when there is nothing, or it may be replaced.</summary>
     /// <exception cref="QuantException">Usage: it was made with other settings, or nothing tells how.</exception>
     public ConversionReport? Find(IReadOnlyDictionary<string, string> settings, bool force)
@@ -19,7 +16,7 @@ internal sealed class FinishedOutput(IFileLayer files, ConversionPlan plan, stri
         // A report is written before its output has the name: while the unfinished output is there, what has the name is something else.
         bool isUnfinished = files.FileExists(PendingOutput.TemporaryPathOf(plan.Target)) || files.DirectoryExists(PendingOutput.TemporaryPathOf(plan.Target));
         if (isUnfinished || !(files.FileExists(plan.Target) || files.DirectoryExists(plan.Target))) return null;
-        ConversionReport? report = Read();
+        ConversionReport? report = JsonFile.ReadOrNull(files, reportPath, ReportJson.Default.ConversionReport);
         string? difference = report?.Settings is { } found ? RunSettings.Difference(found, settings) : "no report that says how it was made";
         if (difference is null && IsWhole()) return report;
         if (force) return null;
@@ -27,18 +24,6 @@ internal sealed class FinishedOutput(IFileLayer files, ConversionPlan plan, stri
         {
             Path = plan.Target, Found = difference, Remedy = "Choose another path, or pass --force to replace it.",
         };
-    }
-
-    private ConversionReport? Read()
-    {
-        try
-        {
-            return files.FileExists(reportPath) ? JsonSerializer.Deserialize(files.ReadAllBytes(reportPath, LargestReport), ReportJson.Default.ConversionReport) : null;
-        }
-        catch (JsonException)
-        {
-            return null;
-        }
     }
 
     private bool IsWhole()

@@ -53,10 +53,13 @@ public sealed class PendingOutput : IDisposable
     private string Parent { get; }
 
     /// <summary>As <see cref="TemporaryPath"/> of an output of that name.</summary>
-    public static string TemporaryPathOf(string target)
+    public static string TemporaryPathOf(string target) => HiddenBeside(target, Suffix);
+
+    /// <summary>The hidden name beside a path that ends in a suffix.</summary>
+    internal static string HiddenBeside(string target, string suffix)
     {
         string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
-        return Path.Combine(Path.GetDirectoryName(full)!, "." + Path.GetFileName(full) + Suffix);
+        return Path.Combine(Path.GetDirectoryName(full)!, "." + Path.GetFileName(full) + suffix);
     }
 
     /// <summary>
@@ -282,7 +285,8 @@ public sealed class PendingOutput : IDisposable
 
     private static QuantException Refused(string summary, string path, string remedy) => new(ErrorKind.Resource, summary) { Path = path, Remedy = remedy };
 
-    private static void Guard(string path, Action action) => Guard(path, () =>
+    /// <summary>Turns failures of the disk into typed errors that name a path.</summary>
+    internal static void Guard(string path, Action action) => Guard(path, () =>
     {
         action();
         return true;

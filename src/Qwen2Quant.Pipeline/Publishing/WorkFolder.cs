@@ -12,7 +12,6 @@ namespace Qwen2Quant.Pipeline.Publishing;
 internal sealed class WorkFolder : IDisposable
 {
     private const string SettingsFile = "settings.json", PublishingFile = "publishing", LockPrefix = "lock-";
-    private const long LargestJson = 64L << 20;
 
     private readonly IFileLayer _files;
     private readonly IDisposable _lock;
@@ -33,11 +32,7 @@ internal sealed class WorkFolder : IDisposable
     public bool IsRestarted { get; private init; }
 
     /// <summary>The folder of an output.</summary>
-    public static string PathOf(string target)
-    {
-        string full = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(target));
-        return System.IO.Path.Combine(System.IO.Path.GetDirectoryName(full)!, "." + System.IO.Path.GetFileName(full) + ".work");
-    }
+    public static string PathOf(string target) => PendingOutput.HiddenBeside(target, ".work");
 
     /// <summary>True when a run was stopped while it gave its files their names.</summary>
     public static bool IsPublishing(IFileLayer files, string target) => files.FileExists(System.IO.Path.Combine(PathOf(target), PublishingFile));
@@ -54,11 +49,10 @@ internal sealed class WorkFolder : IDisposable
         try
         {
             bool exists = files.DirectoryExists(path), keeps = exists && resume && files.FileExists(settingsPath);
-            bool isBusy = part is null ? files.IsInUse(PendingOutput.TemporaryPathOf(target)) || (exists && files.IsInUse(path)) : false;
-            if (isBusy) throw Busy(target);
+            if (part is null && (files.IsInUse(PendingOutput.TemporaryPathOf(target)) || (exists && files.IsInUse(path)))) throw Busy(target);
             if (keeps)
             {
-                IReadOnlyDictionary<string, string>? left = Read(files, settingsPath);
+                IReadOnlyDictionary<string, string>? left = JsonFile.ReadOrNull(files, settingsPath, ReportJson.Default.IReadOnlyDictionaryStringString);
                 if (left is null || RunSettings.Difference(left, settings) is not null)
                 {
                     throw new QuantException(ErrorKind.Usage, "--resume cannot go on: the interrupted run had other settings")
@@ -89,14 +83,7 @@ internal sealed class WorkFolder : IDisposable
     public void BeginPublishing()
     {
         string path = System.IO.Path.Combine(Path, PublishingFile);
-        try
-        {
-            _files.OpenWrite(path, 0).Dispose();
-        }
-        catch (Exception error) when (FileExtensions.IsDiskFailure(error))
-        {
-            throw PendingOutput.Failed(path, error);
-        }
+        PendingOutput.Guard(path, () => _files.OpenWrite(path, 0).Dispose());
     }
 
     /// <summary>Removes the folder.</summary>
@@ -122,16 +109,4 @@ internal sealed class WorkFolder : IDisposable
     public void Dispose() => _lock.Dispose();
 
     private static QuantException Busy(string target) => new(ErrorKind.Busy, "another run is writing this output") { Path = target, Remedy = "Wait for it to end." };
-
-    private static IReadOnlyDictionary<string, string>? Read(IFileLayer files, string path)
-    {
-        try
-        {
-            return JsonSerializer.Deserialize(files.ReadAllBytes(path, LargestJson), ReportJson.Default.IReadOnlyDictionaryStringString);
-        }
-        catch (JsonException)
-        {
-            return null;
-        }
-    }
 }

@@ -17,8 +17,6 @@ namespace Qwen2Quant.Pipeline.Solving;
 /// </summary>
 internal sealed class SolvedTensors : ITensorSource
 {
-    private const long LargestJson = 64L << 20;
-
     private readonly IFileLayer _files;
     private readonly string _folder;
     private readonly Dictionary<string, (SolvedPart Part, TensorEntry Entry)> _byName = new(StringComparer.Ordinal);
@@ -100,10 +98,10 @@ internal sealed class SolvedTensors : ITensorSource
     {
         _layer = layer;
         _names = [.. typeOf.Keys];
-        Folds = Read(_files, FoldsPath, SolvingJson.Default.IReadOnlyListFoldedScales);
+        Folds = JsonFile.ReadOrNull(_files, FoldsPath, SolvingJson.Default.IReadOnlyListFoldedScales);
         for (int first = 0; first < _names.Length; first++)
         {
-            if (Read(_files, PathOf(first, "json"), SolvingJson.Default.SolvedGroup) is not { } group || !IsWhole(group, PathOf(first, "bin"), typeOf)) continue;
+            if (JsonFile.ReadOrNull(_files, PathOf(first, "json"), SolvingJson.Default.SolvedGroup) is not { } group || !IsWhole(group, PathOf(first, "bin"), typeOf)) continue;
             foreach (SolvedPart part in group.Parts) Register(part, typeOf[part.Name].Type, typeOf[part.Name].Shape);
             _paths.Add(PathOf(first, "bin"));
         }
@@ -187,17 +185,5 @@ internal sealed class SolvedTensors : ITensorSource
         }
 
         return Combine(sums) == group.Checksum;
-    }
-
-    private static T? Read<T>(IFileLayer files, string path, System.Text.Json.Serialization.Metadata.JsonTypeInfo<T> type) where T : class
-    {
-        try
-        {
-            return files.FileExists(path) ? JsonSerializer.Deserialize(files.ReadAllBytes(path, LargestJson), type) : null;
-        }
-        catch (JsonException)
-        {
-            return null;
-        }
     }
 }

@@ -93,7 +93,7 @@ public sealed class BatchTests(ITestOutputHelper print) : IDisposable
         Assert.True(killed > 2, $"{killed} killed");
         CliCommand.Succeed("batch", "merge", "--manifest", _folder.File("wild"));
         Assert.Equal(Outputs("calm"), Outputs("wild"));
-        Assert.Empty(Directory.GetFileSystemEntries(_folder.File("wild/work/built")));
+        Assert.Empty(Directory.GetFileSystemEntries(_folder.File(Path.Combine("wild", "work", "built"))));
         Assert.Empty(Directory.GetFileSystemEntries(_folder.File("wild"), ".*"));
 
         Process Start()

@@ -72,7 +72,7 @@ public sealed class BatchTests : IDisposable
         Assert.Equal(Outputs("out"), Outputs("slots"));
         string[] statistics = [.. Directory.GetFiles(Out("work/statistics")).Select(path => Path.GetFileName(path))];
         Assert.Equal(3 + 1 + 2 + 1, statistics.Length);
-        Assert.All(statistics, name => Assert.Equal(File.ReadAllBytes(Out("work/statistics/" + name)), File.ReadAllBytes(_folder.File("many/work/statistics/" + name))));
+        Assert.All(statistics, name => Assert.Equal(File.ReadAllBytes(Out("work/statistics/" + name)), File.ReadAllBytes(_folder.File(Path.Combine("many", "work", "statistics", name)))));
     }
 
     /// <summary>Tasks run side by side as far as memory goes.</summary>
